@@ -171,7 +171,7 @@ mod tests {
         let id = ProjectId::new(Timestamp::from_millis(1_750_158_000_123), &[7; 10]);
         assert_eq!(id.uuid().get_version_num(), 7);
         assert_eq!(id.to_string().parse(), Ok(id));
-        assert!(id.to_string().starts_with("prj_01977d8a"), "{id}");
+        assert!(id.to_string().starts_with("prj_01977d8bbffb7"), "{id}");
     }
 
     #[test]

@@ -17,12 +17,12 @@ pub struct Timestamp(i64);
 pub struct InvalidTimestamp(String);
 
 impl Timestamp {
-    /// The last instant that RFC 3339 can print, 9999-12-31T23:59:59.999Z.
-    const MAX_MS: i64 = 253_402_300_799_999;
+    /// The last instant that jiff can hold, 9999-12-30T22:00:00.999Z.
+    const MAX_MS: i64 = 253_402_207_200_999;
     /// The first, 0000-01-01T00:00:00Z.
     const MIN_MS: i64 = -62_167_219_200_000;
 
-    /// `ms` is clamped to the years 0 to 9999, so that every value can be printed.
+    /// `ms` is clamped to the years 0 to 9999, so that every value can be printed and parsed.
     pub const fn from_millis(ms: i64) -> Self {
         if ms > Self::MAX_MS {
             Self(Self::MAX_MS)
@@ -65,7 +65,7 @@ impl fmt::Display for Timestamp {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(time) => write!(f, "{time:.3}"),
             // `from_millis` clamps, so jiff's wider range always holds the value.
-            Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
+            Err(_) => f.write_str("9999-12-30T22:00:00.999Z"),
         }
     }
 }
@@ -145,7 +145,7 @@ mod tests {
             (0, "1970-01-01T00:00:00.000Z"),
             (1_750_158_000_123, "2025-06-17T11:00:00.123Z"),
             (-1, "1969-12-31T23:59:59.999Z"),
-            (i64::MAX, "9999-12-31T23:59:59.999Z"),
+            (i64::MAX, "9999-12-30T22:00:00.999Z"),
         ];
         for (ms, text) in cases {
             let time = Timestamp::from_millis(ms);

@@ -1,0 +1,110 @@
+//! Bytes of our own messages; the only place that names bincode.
+//!
+//! `[version 1][bincode 2, standard configuration]`, and for an event `[body]` after it. bincode
+//! structs cannot grow fields, so each version's wire structs are frozen once released, and
+//! enum variants are only ever appended (`protocol.md`, rule 26). Decoding bounds what it
+//! allocates and refuses trailing bytes, which bincode itself does not.
+
+use bytes::Bytes;
+
+use crate::domain::event::Event;
+use crate::domain::journal::{EpochEntry, Pack};
+use crate::domain::registry::RegistryRecord;
+use crate::limits::DECODE_BYTES_MAX;
+
+mod v1;
+mod v1_registry;
+
+const VERSION_1: u8 = 1;
+
+/// The bytes are no message of ours, or of a later release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A later release wrote it: the reader must give way, never skip.
+    #[error("unknown version {0}")]
+    UnknownVersion(u8),
+    #[error("malformed: {0}")]
+    Malformed(String),
+}
+
+impl DecodeError {
+    fn malformed(what: impl std::fmt::Display) -> Self {
+        Self::Malformed(what.to_string())
+    }
+}
+
+pub fn encode_event(event: &Event) -> Bytes {
+    let mut bytes = encode(&v1::EventHead::from(event), event.body.len());
+    bytes.extend_from_slice(&event.body);
+    bytes.into()
+}
+
+/// The body is a slice of `bytes`, not a copy.
+pub fn decode_event(bytes: &Bytes) -> Result<Event, DecodeError> {
+    let (head, used) = decode::<v1::EventHead<'_>>(bytes)?;
+    let body = bytes.slice(used..);
+    if u64::try_from(body.len()) != Ok(head.body_bytes) {
+        return Err(DecodeError::malformed("body length"));
+    }
+    head.into_event(body)
+}
+
+pub fn encode_record(record: &RegistryRecord) -> Vec<u8> {
+    encode(&v1_registry::Record::from(record), 0)
+}
+
+pub fn decode_record(bytes: &[u8]) -> Result<RegistryRecord, DecodeError> {
+    decode_whole::<v1_registry::Record>(bytes)?.try_into()
+}
+
+pub fn encode_pack(pack: &Pack) -> Vec<u8> {
+    encode(&v1::Pack::from(pack), 0)
+}
+
+pub fn decode_pack(bytes: &[u8]) -> Result<Pack, DecodeError> {
+    decode_whole::<v1::Pack>(bytes).map(Into::into)
+}
+
+pub fn encode_epoch(entry: &EpochEntry) -> Vec<u8> {
+    encode(&v1::EpochEntry::from(entry), 0)
+}
+
+pub fn decode_epoch(bytes: &[u8]) -> Result<EpochEntry, DecodeError> {
+    decode_whole::<v1::EpochEntry>(bytes).map(Into::into)
+}
+
+fn configuration() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<DECODE_BYTES_MAX>()
+}
+
+/// Encoded bytes, with room for `more` behind them.
+fn encode<T: serde::Serialize>(wire: &T, more: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256 + more);
+    bytes.push(VERSION_1);
+    #[expect(clippy::expect_used, reason = "wire structs hold nothing that bincode cannot encode")]
+    bincode::serde::encode_into_std_write(wire, &mut bytes, configuration())
+        .expect("a Vec takes all bytes and wire structs have known lengths");
+    bytes
+}
+
+/// The message and how many bytes it took, the version byte included.
+fn decode<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, usize), DecodeError> {
+    match bytes.split_first() {
+        Some((&VERSION_1, rest)) => {
+            bincode::serde::borrow_decode_from_slice(rest, configuration())
+                .map(|(wire, used)| (wire, used + 1))
+                .map_err(DecodeError::malformed)
+        }
+        Some((&version, _)) => Err(DecodeError::UnknownVersion(version)),
+        None => Err(DecodeError::malformed("empty")),
+    }
+}
+
+fn decode_whole<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    let (wire, used) = decode(bytes)?;
+    if used == bytes.len() {
+        Ok(wire)
+    } else {
+        Err(DecodeError::malformed("trailing bytes"))
+    }
+}

@@ -1,0 +1,299 @@
+//! Version 1 of registry records. Never edited once released; enum variants are appended only.
+
+use serde::{Deserialize, Serialize};
+
+use super::DecodeError;
+use super::v1::Position;
+use crate::domain::account::AccountDefinition as DomainAccount;
+use crate::domain::filter::{Selection, Selector as DomainSelector};
+use crate::domain::policy::{Ordering as DomainOrdering, Policy as DomainPolicy};
+use crate::domain::registry::{RegistryEntry, RegistryRecord};
+use crate::domain::webhook::{
+    Dialect as DomainDialect, Status as DomainStatus, WebhookDefinition as DomainWebhook,
+};
+use crate::ids::{SecretId, WebhookId};
+use crate::time::Timestamp;
+
+type Id = [u8; 16];
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    at_ms: i64,
+    by: String,
+    entry: Entry,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Entry {
+    ProjectCreated { name: String },
+    ProjectDeleted,
+    DataKeyCreated { sealed: Vec<u8> },
+    ApiKeyCreated { name: String, hash: [u8; 32] },
+    ApiKeyRevoked,
+    AccountCreated(AccountDefinition),
+    AccountUpdated(AccountDefinition),
+    AccountDeleted,
+    WebhookCreated { from: Position, definition: WebhookDefinition },
+    WebhookUpdated(WebhookDefinition),
+    WebhookDeleted,
+    SigningSecretAdded { webhook: Id, sealed: Vec<u8> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct AccountDefinition {
+    provider: String,
+    name: Option<String>,
+    origin_owner_id: String,
+    origin_owner_name: Option<String>,
+    origin_username: Option<String>,
+    sealed_secrets: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WebhookDefinition {
+    dialect: Dialect,
+    sealed_endpoint: Vec<u8>,
+    /// Each as the JSON that the API prints for it, whose shape is a published contract.
+    selectors: Vec<String>,
+    description: Option<String>,
+    verification_required: bool,
+    policy: Policy,
+    status: Status,
+    status_reason: Option<String>,
+    active_secret: Id,
+    previous_secret: Option<Id>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Dialect {
+    Stackone,
+    HrOn,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Status {
+    PendingVerification,
+    Enabled,
+    Disabled,
+    Deactivated,
+    Quarantined,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Policy {
+    ordering: Ordering,
+    max_in_flight: u16,
+    timeout_ms: u32,
+    rate_limit_per_second: Option<u32>,
+    retry_schedule_ms: Vec<u64>,
+    deactivate_after_consecutive_failures: Option<u32>,
+    deactivate_after_failing_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Ordering {
+    PerRecord,
+    Strict,
+    None,
+}
+
+impl From<&RegistryRecord> for Record {
+    fn from(record: &RegistryRecord) -> Self {
+        Self {
+            at_ms: record.at.as_millis(),
+            by: record.by.clone(),
+            entry: (&record.entry).into(),
+        }
+    }
+}
+
+impl TryFrom<Record> for RegistryRecord {
+    type Error = DecodeError;
+
+    fn try_from(wire: Record) -> Result<Self, DecodeError> {
+        Ok(Self {
+            at: Timestamp::from_millis(wire.at_ms),
+            by: wire.by,
+            entry: wire.entry.try_into()?,
+        })
+    }
+}
+
+impl From<&RegistryEntry> for Entry {
+    fn from(entry: &RegistryEntry) -> Self {
+        use RegistryEntry as E;
+        match entry {
+            E::ProjectCreated { name } => Self::ProjectCreated { name: name.clone() },
+            E::ProjectDeleted => Self::ProjectDeleted,
+            E::DataKeyCreated { sealed } => Self::DataKeyCreated { sealed: sealed.clone() },
+            E::ApiKeyCreated { name, hash } => Self::ApiKeyCreated {
+                name: name.clone(),
+                hash: *hash,
+            },
+            E::ApiKeyRevoked => Self::ApiKeyRevoked,
+            E::AccountCreated(definition) => Self::AccountCreated(definition.into()),
+            E::AccountUpdated(definition) => Self::AccountUpdated(definition.into()),
+            E::AccountDeleted => Self::AccountDeleted,
+            E::WebhookCreated { from, definition } => Self::WebhookCreated {
+                from: (*from).into(),
+                definition: definition.into(),
+            },
+            E::WebhookUpdated(definition) => Self::WebhookUpdated(definition.into()),
+            E::WebhookDeleted => Self::WebhookDeleted,
+            E::SigningSecretAdded { webhook, sealed } => Self::SigningSecretAdded {
+                webhook: webhook.to_bytes(),
+                sealed: sealed.clone(),
+            },
+        }
+    }
+}
+
+impl TryFrom<Entry> for RegistryEntry {
+    type Error = DecodeError;
+
+    fn try_from(wire: Entry) -> Result<Self, DecodeError> {
+        Ok(match wire {
+            Entry::ProjectCreated { name } => Self::ProjectCreated { name },
+            Entry::ProjectDeleted => Self::ProjectDeleted,
+            Entry::DataKeyCreated { sealed } => Self::DataKeyCreated { sealed },
+            Entry::ApiKeyCreated { name, hash } => Self::ApiKeyCreated { name, hash },
+            Entry::ApiKeyRevoked => Self::ApiKeyRevoked,
+            Entry::AccountCreated(wire) => Self::AccountCreated(wire.into()),
+            Entry::AccountUpdated(wire) => Self::AccountUpdated(wire.into()),
+            Entry::AccountDeleted => Self::AccountDeleted,
+            Entry::WebhookCreated { from, definition } => Self::WebhookCreated {
+                from: from.into(),
+                definition: definition.try_into()?,
+            },
+            Entry::WebhookUpdated(wire) => Self::WebhookUpdated(wire.try_into()?),
+            Entry::WebhookDeleted => Self::WebhookDeleted,
+            Entry::SigningSecretAdded { webhook, sealed } => Self::SigningSecretAdded {
+                webhook: WebhookId::from_bytes(webhook),
+                sealed,
+            },
+        })
+    }
+}
+
+impl From<&DomainAccount> for AccountDefinition {
+    fn from(account: &DomainAccount) -> Self {
+        Self {
+            provider: account.provider.clone(),
+            name: account.name.clone(),
+            origin_owner_id: account.origin_owner_id.clone(),
+            origin_owner_name: account.origin_owner_name.clone(),
+            origin_username: account.origin_username.clone(),
+            sealed_secrets: account.sealed_secrets.clone(),
+        }
+    }
+}
+
+impl From<AccountDefinition> for DomainAccount {
+    fn from(wire: AccountDefinition) -> Self {
+        Self {
+            provider: wire.provider,
+            name: wire.name,
+            origin_owner_id: wire.origin_owner_id,
+            origin_owner_name: wire.origin_owner_name,
+            origin_username: wire.origin_username,
+            sealed_secrets: wire.sealed_secrets,
+        }
+    }
+}
+
+impl From<&DomainWebhook> for WebhookDefinition {
+    fn from(webhook: &DomainWebhook) -> Self {
+        let json = |selector: &DomainSelector| serde_json::to_string(selector).unwrap_or_default();
+        Self {
+            dialect: match webhook.dialect {
+                DomainDialect::Stackone => Dialect::Stackone,
+                DomainDialect::HrOn => Dialect::HrOn,
+            },
+            sealed_endpoint: webhook.sealed_endpoint.clone(),
+            selectors: webhook.selection.selectors().iter().map(json).collect(),
+            description: webhook.description.clone(),
+            verification_required: webhook.verification_required,
+            policy: (&webhook.policy).into(),
+            status: match webhook.status {
+                DomainStatus::PendingVerification => Status::PendingVerification,
+                DomainStatus::Enabled => Status::Enabled,
+                DomainStatus::Disabled => Status::Disabled,
+                DomainStatus::Deactivated => Status::Deactivated,
+                DomainStatus::Quarantined => Status::Quarantined,
+            },
+            status_reason: webhook.status_reason.clone(),
+            active_secret: webhook.active_secret.to_bytes(),
+            previous_secret: webhook.previous_secret.map(SecretId::to_bytes),
+        }
+    }
+}
+
+impl TryFrom<WebhookDefinition> for DomainWebhook {
+    type Error = DecodeError;
+
+    fn try_from(wire: WebhookDefinition) -> Result<Self, DecodeError> {
+        let selectors: Vec<DomainSelector> = wire
+            .selectors
+            .iter()
+            .map(|json| serde_json::from_str(json))
+            .collect::<Result<_, _>>()
+            .map_err(DecodeError::malformed)?;
+        Ok(Self {
+            dialect: match wire.dialect {
+                Dialect::Stackone => DomainDialect::Stackone,
+                Dialect::HrOn => DomainDialect::HrOn,
+            },
+            sealed_endpoint: wire.sealed_endpoint,
+            selection: Selection::new(selectors).map_err(DecodeError::malformed)?,
+            description: wire.description,
+            verification_required: wire.verification_required,
+            policy: wire.policy.into(),
+            status: match wire.status {
+                Status::PendingVerification => DomainStatus::PendingVerification,
+                Status::Enabled => DomainStatus::Enabled,
+                Status::Disabled => DomainStatus::Disabled,
+                Status::Deactivated => DomainStatus::Deactivated,
+                Status::Quarantined => DomainStatus::Quarantined,
+            },
+            status_reason: wire.status_reason,
+            active_secret: SecretId::from_bytes(wire.active_secret),
+            previous_secret: wire.previous_secret.map(SecretId::from_bytes),
+        })
+    }
+}
+
+impl From<&DomainPolicy> for Policy {
+    fn from(policy: &DomainPolicy) -> Self {
+        Self {
+            ordering: match policy.ordering {
+                DomainOrdering::PerRecord => Ordering::PerRecord,
+                DomainOrdering::Strict => Ordering::Strict,
+                DomainOrdering::None => Ordering::None,
+            },
+            max_in_flight: policy.max_in_flight,
+            timeout_ms: policy.timeout_ms,
+            rate_limit_per_second: policy.rate_limit_per_second,
+            retry_schedule_ms: policy.retry_schedule_ms.clone(),
+            deactivate_after_consecutive_failures: policy.deactivate_after_consecutive_failures,
+            deactivate_after_failing_ms: policy.deactivate_after_failing_ms,
+        }
+    }
+}
+
+impl From<Policy> for DomainPolicy {
+    fn from(wire: Policy) -> Self {
+        Self {
+            ordering: match wire.ordering {
+                Ordering::PerRecord => DomainOrdering::PerRecord,
+                Ordering::Strict => DomainOrdering::Strict,
+                Ordering::None => DomainOrdering::None,
+            },
+            max_in_flight: wire.max_in_flight,
+            timeout_ms: wire.timeout_ms,
+            rate_limit_per_second: wire.rate_limit_per_second,
+            retry_schedule_ms: wire.retry_schedule_ms,
+            deactivate_after_consecutive_failures: wire.deactivate_after_consecutive_failures,
+            deactivate_after_failing_ms: wire.deactivate_after_failing_ms,
+        }
+    }
+}

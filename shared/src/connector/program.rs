@@ -1,0 +1,233 @@
+//! jq programs of connectors, and JSON in and out of them.
+//!
+//! Invariants: a program computes from its input alone. It reads no clock, file, environment or
+//! other module, cannot end the process (`halt` would, through `jaq_core::unwrap_valr`), and cannot
+//! start jaq's own JSON parser, which has no limit on nesting. A compiled program is shared by all
+//! workers. Absent: a limit on steps, for which jaq has no hook; connectors are installed by the
+//! operator, and their programs are trusted to end.
+
+use std::fmt::Write as _;
+use std::io;
+
+use jaq_core::data::JustLut;
+use jaq_core::load::{self, Arena, File, Loader, lex, parse};
+use jaq_core::native::{bome, run, v};
+use jaq_core::{Compiler, Ctx, Vars, compile};
+use jaq_json::{Num, Val};
+use serde::ser::{Error as _, SerializeMap as _, SerializeSeq as _};
+use serde::{Serialize, Serializer};
+
+use crate::time::Timestamp;
+
+const PRELUDE: &str = include_str!("prelude.jq");
+
+/// Definitions of jq's standard library that do not exist here: they would print, end the process,
+/// read or write JSON text without limits, or need mathematics, regular expressions, dates and
+/// formats that no connector has asked for.
+const LEFT_OUT: &[&str] = &[
+    "stderr", "debug", "halt", "halt_error", "totype", "tonumber", "toboolean", "logb", "significand",
+    "pow10", "drem", "nexttoward", "scalb", "gamma", "capture_of_match", "test", "scan_", "match",
+    "capture", "splits", "sub", "gsub", "scan", "todate", "fromdate", "@sh", "@html", "@htmld", "@uri",
+    "@urid", "@base64", "@base64d",
+];
+
+/// Functions left out for the same reasons.
+const FUNCTIONS_LEFT_OUT: &[&str] = &["halt", "fromjson", "escape_sh"];
+
+/// How deep a value that leaves a program may be nested; as deep as one that enters.
+const DEPTH_MAX: usize = 128;
+
+/// A compiled program.
+pub(super) struct Program {
+    filter: jaq_core::Filter<JustLut<Val>>,
+}
+
+/// The program raised an error. Its text is dropped: jaq quotes the values at hand, which are the
+/// provider's payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Raised;
+
+impl Program {
+    /// The error says what is wrong and quotes the program.
+    pub(super) fn compile(code: &str) -> Result<Self, String> {
+        let arena = Arena::default();
+        let standard = jaq_std::defs()
+            .chain(jaq_json::defs())
+            .filter(|def| !LEFT_OUT.contains(&def.name) && !(def.name == "split" && def.args.len() == 2));
+        let ours = load::parse(PRELUDE, |parser| parser.defs()).ok_or("the prelude does not parse")?;
+        let modules = Loader::new(jaq_core::defs().chain(standard).chain(ours))
+            .load(&arena, File { code, path: () })
+            .map_err(|errors| describe(errors, load_error))?;
+        let functions = jaq_core::funs()
+            .chain(jaq_std::base_funs())
+            .chain(jaq_json::funs())
+            .filter(|(name, _, _)| !FUNCTIONS_LEFT_OUT.contains(name))
+            .chain([run(("unix_seconds", v(0), |cv| bome(Ok(unix_seconds(&cv.1)))))]);
+        let filter = Compiler::default()
+            .with_funs(functions)
+            .compile(modules)
+            .map_err(|errors| describe(errors, compile_error))?;
+        Ok(Self { filter })
+    }
+
+    /// The outputs, computed as they are asked for.
+    pub(super) fn outputs(&self, input: Val) -> impl Iterator<Item = Result<Val, Raised>> + '_ {
+        let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new([]));
+        // Not `unwrap_valr`, which ends the process on `halt`.
+        self.filter.id.run((context, input)).map(|output| output.map_err(|_| Raised))
+    }
+}
+
+/// `unix_seconds`: an RFC 3339 text as a number, anything else as null.
+fn unix_seconds(value: &Val) -> Val {
+    as_text(value)
+        .and_then(|text| Timestamp::parse_rfc3339(text).ok())
+        .and_then(|time| isize::try_from(time.as_seconds()).ok())
+        .map_or(Val::Null, Val::from)
+}
+
+fn describe<S, P, E>(errors: load::Errors<S, P, E>, print: impl Fn(&mut String, &E)) -> String {
+    let mut text = String::new();
+    for (_, error) in &errors {
+        print(&mut text, error);
+    }
+    text.trim_end_matches("; ").to_owned()
+}
+
+fn load_error(text: &mut String, error: &load::Error<&str>) {
+    let mut note = |expected: &str, found: &str| {
+        let found: String = found.chars().take(40).collect();
+        let found = if found.is_empty() { "the end".to_owned() } else { format!("{found:?}") };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "expected {expected}, found {found}; ");
+    };
+    match error {
+        load::Error::Io(errors) => errors.iter().for_each(|(path, detail)| note(detail, path)),
+        load::Error::Lex(errors) => errors.iter().for_each(|(expect, found)| note(lex_expected(expect), found)),
+        load::Error::Parse(errors) => errors.iter().for_each(|(expect, found)| note(parse_expected(expect), found)),
+    }
+}
+
+fn lex_expected<'a>(expect: &lex::Expect<&'a str>) -> &'a str {
+    expect.as_str()
+}
+
+fn parse_expected<'a>(expect: &parse::Expect<&'a str>) -> &'a str {
+    expect.as_str()
+}
+
+fn compile_error(text: &mut String, errors: &Vec<compile::Error<&str>>) {
+    for (name, undefined) in errors {
+        let _ = write!(text, "undefined {} {name:?}; ", undefined.as_str());
+    }
+}
+
+/// A text's characters; null for anything else.
+pub(super) fn as_text(value: &Val) -> Option<&str> {
+    match value {
+        Val::TStr(bytes) => std::str::from_utf8(bytes).ok(),
+        Val::Null | Val::Bool(_) | Val::Num(_) | Val::BStr(_) | Val::Arr(_) | Val::Obj(_) => None,
+    }
+}
+
+/// The order of an object's fields in written JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// As the program made them: for people.
+    AsMade,
+    /// By name, so that the text is the same however the provider ordered them: for comparison.
+    Sorted,
+}
+
+/// Compact JSON of at most `bytes_max` bytes. `None` when it would be longer, is nested too deep, or
+/// holds what JSON cannot say (bytes, NaN, keys that are no text).
+pub(super) fn to_json(value: &Val, fields: Fields, bytes_max: usize) -> Option<String> {
+    let mut out = Bounded { bytes: Vec::new(), left: bytes_max };
+    serde_json::to_writer(&mut out, &Json { value, fields, depth: 0 }).ok()?;
+    String::from_utf8(out.bytes).ok()
+}
+
+struct Bounded {
+    bytes: Vec<u8>,
+    left: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self
+            .left
+            .checked_sub(bytes.len())
+            .ok_or_else(|| io::Error::other("over the limit"))?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Json<'a> {
+    value: &'a Val,
+    fields: Fields,
+    depth: usize,
+}
+
+impl<'a> Json<'a> {
+    fn inner(&self, value: &'a Val) -> Self {
+        Self { value, fields: self.fields, depth: self.depth.saturating_add(1) }
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.depth >= DEPTH_MAX {
+            return Err(S::Error::custom("nested too deep"));
+        }
+        match self.value {
+            Val::Null => serializer.serialize_unit(),
+            Val::Bool(value) => serializer.serialize_bool(*value),
+            Val::Num(number) => serialize_number(number, serializer),
+            Val::TStr(_) => {
+                serializer.serialize_str(as_text(self.value).ok_or_else(|| S::Error::custom("not UTF-8"))?)
+            }
+            Val::BStr(_) => Err(S::Error::custom("bytes")),
+            Val::Arr(values) => {
+                let mut list = serializer.serialize_seq(Some(values.len()))?;
+                for value in values.iter() {
+                    list.serialize_element(&self.inner(value))?;
+                }
+                list.end()
+            }
+            Val::Obj(entries) => {
+                let mut named = Vec::with_capacity(entries.len());
+                for (key, value) in entries.iter() {
+                    named.push((as_text(key).ok_or_else(|| S::Error::custom("key is no text"))?, value));
+                }
+                if self.fields == Fields::Sorted {
+                    named.sort_unstable_by_key(|(name, _)| *name);
+                }
+                let mut object = serializer.serialize_map(Some(named.len()))?;
+                for (name, value) in named {
+                    object.serialize_entry(name, &self.inner(value))?;
+                }
+                object.end()
+            }
+        }
+    }
+}
+
+fn serialize_number<S: Serializer>(number: &Num, serializer: S) -> Result<S::Ok, S::Error> {
+    let unusable = || S::Error::custom("number outside JSON's usual range");
+    match number {
+        Num::Int(value) => serializer.serialize_i64(i64::try_from(*value).map_err(S::Error::custom)?),
+        Num::BigInt(value) => serializer.serialize_u64(value.to_string().parse().map_err(S::Error::custom)?),
+        Num::Float(value) if value.is_finite() => serializer.serialize_f64(*value),
+        Num::Float(_) => Err(unusable()),
+        // Only a decimal literal in the program's text, since input comes through serde.
+        Num::Dec(text) => match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => serializer.serialize_f64(value),
+            Ok(_) | Err(_) => Err(unusable()),
+        },
+    }
+}

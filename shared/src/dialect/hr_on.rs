@@ -1,0 +1,106 @@
+//! HR-ON's payload, as its webhook guide prints it: `message`, `eventName`, `sentAt`, and the one
+//! id that the event is about. The guide shows only the employee's example; the other seven
+//! shapes and all messages but that one follow from its rules.
+
+use serde::Serialize;
+
+use crate::domain::catalog::HR_ON_NAMES;
+use crate::domain::event::EventType;
+use crate::time::Timestamp;
+
+/// Carries the webhook's token.
+pub const TOKEN_HEADER: &str = "X-HR-ON-Token";
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    message: &'a str,
+    event_name: &'a str,
+    sent_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    employee_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    department_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document_id: Option<&'a str>,
+}
+
+/// HR-ON's name of a unified type, if it has one.
+pub fn event_name(event_type: &EventType) -> Option<&'static str> {
+    HR_ON_NAMES
+        .iter()
+        .find(|(_, unified)| *unified == event_type.as_str())
+        .map(|(name, _)| *name)
+}
+
+/// The JSON body; `None` for a type that HR-ON has no name for.
+pub fn render(event_type: &EventType, record_id: &str, sent_at: Timestamp) -> Option<Vec<u8>> {
+    let name = event_name(event_type)?;
+    let about = |prefix| name.starts_with(prefix).then_some(record_id);
+    let body = Body {
+        message: message(name),
+        event_name: name,
+        sent_at,
+        employee_id: about("Employee"),
+        department_id: about("Department"),
+        document_id: about("Document"),
+    };
+    serde_json::to_vec(&body).ok()
+}
+
+fn message(name: &str) -> &'static str {
+    match name {
+        "EmployeeCreated" => "An employee has been created",
+        "EmployeeUpdated" => "An employee has been updated",
+        "EmployeeDeleted" => "An employee has been deleted",
+        "DepartmentCreated" => "A department has been created",
+        "DepartmentUpdated" => "A department has been updated",
+        "DepartmentDeleted" => "A department has been deleted",
+        "DocumentUploaded" => "A document has been uploaded",
+        _ => "A document has been deleted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(event_type: &str) -> Option<String> {
+        let event_type = EventType::parse(event_type).unwrap();
+        let sent_at = Timestamp::from_millis(1_750_158_000_000);
+        render(&event_type, "3fe2987b", sent_at).map(|body| String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn the_employee_event_is_the_guides_example() {
+        assert_eq!(
+            rendered("hris_employees.updated").unwrap(),
+            concat!(
+                r#"{"message":"An employee has been updated","eventName":"EmployeeUpdated","#,
+                r#""sentAt":"2025-06-17T11:00:00.000Z","employeeId":"3fe2987b"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn each_name_carries_its_own_id_field_and_message() {
+        for (name, unified) in HR_ON_NAMES {
+            let body: serde_json::Value = serde_json::from_str(&rendered(unified).unwrap()).unwrap();
+            assert_eq!(body["eventName"], name);
+            let fields = ["employeeId", "departmentId", "documentId"];
+            let present: Vec<_> = fields.iter().filter(|field| body.get(field).is_some()).collect();
+            let kind = name.chars().take(3).collect::<String>().to_lowercase();
+            assert_eq!(present.len(), 1, "{name}");
+            assert!(present[0].starts_with(&kind), "{name}");
+            let verb = unified.split_once('.').unwrap().1;
+            let verb = if name == "DocumentUploaded" { "uploaded" } else { verb };
+            assert!(body["message"].as_str().unwrap().ends_with(verb), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_types_have_no_rendering() {
+        assert_eq!(rendered("ats_jobs.created"), None);
+        assert_eq!(rendered("documents_files.updated"), None);
+    }
+}

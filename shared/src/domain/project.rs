@@ -1,0 +1,31 @@
+//! A tenant and its API keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ids::{AccountId, KeyId, ProjectId, Sequence, WebhookId};
+use crate::secret::DataKey;
+use crate::time::Timestamp;
+
+#[derive(Clone, Debug)]
+pub struct Project {
+    pub id: ProjectId,
+    pub name: String,
+    pub created_at: Timestamp,
+    pub sequence: Sequence,
+    /// Seals free text in JOURNAL (`protocol.md`, rule 28).
+    pub data_key: Option<Arc<DataKey>>,
+    pub api_keys: BTreeMap<KeyId, ApiKey>,
+    pub accounts: BTreeSet<AccountId>,
+    pub webhooks: BTreeSet<WebhookId>,
+}
+
+/// An API key: its hash alone is kept.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    pub id: KeyId,
+    pub name: String,
+    pub hash: [u8; 32],
+    pub created_at: Timestamp,
+    pub sequence: Sequence,
+}

@@ -1,0 +1,155 @@
+//! What was decided about projects, keys, accounts and webhooks: entries, commands, and the
+//! state that folding the entries gives.
+//!
+//! `decide` validates a command against the state and lists what to append; the server checks
+//! each append against the subject's last sequence. `apply` folds what was appended. Neither
+//! waits, reads a clock or draws randomness: ids, times and sealed bytes arrive in the command.
+
+use crate::ids::{AccountId, KeyId, Position, ProjectId, SecretId, Sequence, WebhookId};
+use crate::time::Timestamp;
+
+use super::account::AccountDefinition;
+use super::webhook::WebhookDefinition;
+
+mod decide;
+mod state;
+
+pub use decide::decide;
+pub use state::{ApplyError, Change, RegistryState};
+
+/// Kinds of things that have a subject, and so a history, of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Aggregate {
+    Project,
+    DataKey,
+    ApiKey,
+    Account,
+    Webhook,
+    SigningSecret,
+}
+
+impl Aggregate {
+    const ALL: [Self; 6] = [
+        Self::Project,
+        Self::DataKey,
+        Self::ApiKey,
+        Self::Account,
+        Self::Webhook,
+        Self::SigningSecret,
+    ];
+
+    /// As it stands in subjects.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Project => "project",
+            Self::DataKey => "data_key",
+            Self::ApiKey => "api_key",
+            Self::Account => "account",
+            Self::Webhook => "webhook",
+            Self::SigningSecret => "signing_secret",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// An entry with when and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryRecord {
+    pub at: Timestamp,
+    /// `admin`, a key's id, `replica:…`: what the audit shows.
+    pub by: String,
+    pub entry: RegistryEntry,
+}
+
+/// A fact in REGISTRY. Which thing it is about stands in the subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryEntry {
+    ProjectCreated { name: String },
+    ProjectDeleted,
+    DataKeyCreated { sealed: Vec<u8> },
+    ApiKeyCreated { name: String, hash: [u8; 32] },
+    ApiKeyRevoked,
+    AccountCreated(AccountDefinition),
+    AccountUpdated(AccountDefinition),
+    AccountDeleted,
+    /// `from`: the first position that the webhook classifies (`protocol.md`, rule 11).
+    WebhookCreated { from: Position, definition: WebhookDefinition },
+    WebhookUpdated(WebhookDefinition),
+    WebhookDeleted,
+    SigningSecretAdded { webhook: WebhookId, sealed: Vec<u8> },
+}
+
+/// What a caller asks for. Secrets arrive sealed, keys hashed.
+#[derive(Clone, Debug)]
+pub enum Command {
+    CreateProject { id: ProjectId, name: String, sealed_data_key: Vec<u8> },
+    DeleteProject { id: ProjectId },
+    CreateApiKey { project: ProjectId, id: KeyId, name: String, hash: [u8; 32] },
+    RevokeApiKey { project: ProjectId, id: KeyId },
+    CreateAccount { project: ProjectId, id: AccountId, definition: AccountDefinition },
+    UpdateAccount {
+        project: ProjectId,
+        id: AccountId,
+        definition: AccountDefinition,
+        /// What the caller's change was made from.
+        base: Sequence,
+    },
+    DeleteAccount { project: ProjectId, id: AccountId, base: Option<Sequence> },
+    CreateWebhook {
+        project: ProjectId,
+        id: WebhookId,
+        from: Position,
+        definition: WebhookDefinition,
+        sealed_secret: Vec<u8>,
+    },
+    UpdateWebhook {
+        project: ProjectId,
+        id: WebhookId,
+        definition: WebhookDefinition,
+        base: Sequence,
+    },
+    DeleteWebhook { project: ProjectId, id: WebhookId, base: Option<Sequence> },
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("not there")]
+    NotFound,
+    /// The thing changed since the caller read it.
+    #[error("changed meanwhile")]
+    Stale,
+    #[error("at most {0} of these are possible")]
+    LimitReached(usize),
+}
+
+/// One append that a decision asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    pub project: ProjectId,
+    pub aggregate: Aggregate,
+    pub id: String,
+    /// Last sequence of the subject as the decision saw it; 0 for a new one.
+    pub expected: Sequence,
+    pub entry: RegistryEntry,
+}
+
+/// What seals a field to its place: purpose, project and the id of the thing.
+pub fn seal_context(purpose: &str, project: ProjectId, id: &str) -> Vec<u8> {
+    format!("carillon 1\0{purpose}\0{project}\0{id}").into_bytes()
+}
+
+/// Purposes of sealed fields.
+pub const SEALED_DATA_KEY: &str = "data_key";
+pub const SEALED_ACCOUNT: &str = "account";
+pub const SEALED_ENDPOINT: &str = "endpoint";
+pub const SEALED_SIGNING_SECRET: &str = "signing_secret";
+pub const SEALED_ANSWER: &str = "answer";
+
+/// Context of a signing secret, which the registry finds by its own id.
+pub fn signing_secret_context(project: ProjectId, id: SecretId) -> Vec<u8> {
+    seal_context(SEALED_SIGNING_SECRET, project, &id.to_string())
+}

@@ -1,0 +1,44 @@
+//! Every bound that is not configurable, with its reason.
+
+/// A callback's body, decompressed. Larger ones get 413.
+pub const CALLBACK_BODY_BYTES_MAX: usize = 1 << 20;
+/// A `POST /v1/events` request: 1,000 events of a usual size fit well within.
+pub const EVENTS_REQUEST_BYTES_MAX: usize = 8 << 20;
+/// One first-party event's `data` and fields.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+/// Items of one `POST /v1/events`.
+pub const EVENTS_PER_REQUEST_MAX: usize = 1_000;
+/// A management request's body.
+pub const API_BODY_BYTES_MAX: usize = 256 << 10;
+/// Record ids, idempotency keys and other identifiers chosen outside.
+pub const OUTSIDE_ID_BYTES_MAX: usize = 512;
+/// Names and descriptions.
+pub const NAME_BYTES_MAX: usize = 512;
+/// An event type's name.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+/// Selectors of one webhook.
+pub const SELECTORS_MAX: usize = 200;
+/// Providers or sources named by one selector.
+pub const SELECTOR_NAMES_MAX: usize = 100;
+/// Static headers of one webhook.
+pub const STATIC_HEADERS_MAX: usize = 20;
+/// Name and value of one static header, together.
+pub const STATIC_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Credentials and settings of one account, as JSON.
+pub const ACCOUNT_JSON_BYTES_MAX: usize = 64 << 10;
+/// A pack in JOURNAL (`protocol.md`, rule 8).
+pub const PACK_BYTES_MAX: usize = 256 << 10;
+/// Outcomes not yet journaled, a partition (rule 19).
+pub const UNJOURNALED_MAX: usize = 1_000;
+/// Age of the oldest outcome not yet journaled, above which no attempt starts (rule 19).
+pub const UNJOURNALED_AGE_MS_MAX: i64 = 2_000;
+/// What is kept of a failed attempt's answer.
+pub const ANSWER_BYTES_MAX: usize = 1 << 10;
+/// Pending deliveries that one webhook holds in memory; what is beyond waits in the stream.
+pub const WINDOW_MAX: usize = 4_096;
+/// Registry versions older than this can no longer classify a retained event.
+pub const VERSION_HISTORY_MS: i64 = 15 * 24 * 60 * 60 * 1_000;
+/// A decoded message of our own; anything larger is not ours.
+pub const DECODE_BYTES_MAX: usize = 16 << 20;
+/// Webhooks of one project.
+pub const WEBHOOKS_PER_PROJECT_MAX: usize = 100_000;

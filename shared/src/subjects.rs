@@ -1,0 +1,109 @@
+//! Names of streams, buckets and subjects: printed and parsed here and nowhere else.
+//!
+//! | stream | subject |
+//! | --- | --- |
+//! | `EVENTS` | `events.{partition}.{project}.{event_type}` |
+//! | `REGISTRY` | `registry.{project}.{aggregate}.{id}` |
+//! | `JOURNAL` | `journal.{partition}` and `journal.{partition}.epoch` |
+
+use crate::domain::event::EventType;
+use crate::domain::registry::Aggregate;
+use crate::ids::{PartitionId, ProjectId};
+
+pub const EVENTS: &str = "EVENTS";
+pub const REGISTRY: &str = "REGISTRY";
+pub const JOURNAL: &str = "JOURNAL";
+
+pub const EVENTS_ALL: &str = "events.>";
+pub const REGISTRY_ALL: &str = "registry.>";
+pub const JOURNAL_ALL: &str = "journal.>";
+
+/// Where an event is published.
+pub fn event(partition: PartitionId, project: ProjectId, event_type: &EventType) -> String {
+    format!("events.{partition}.{project}.{event_type}")
+}
+
+pub fn events_of_partition(partition: PartitionId) -> String {
+    format!("events.{partition}.>")
+}
+
+pub fn events_of_project(partition: PartitionId, project: ProjectId) -> String {
+    format!("events.{partition}.{project}.>")
+}
+
+/// What the projector of account events resumes from (`protocol.md`, rule 27).
+pub fn account_events_of_partition(partition: PartitionId) -> String {
+    format!("events.{partition}.*.account.*")
+}
+
+/// The partition of an event's subject.
+pub fn partition_of_event(subject: &str) -> Option<PartitionId> {
+    let mut tokens = subject.split('.');
+    if tokens.next()? != "events" {
+        return None;
+    }
+    tokens.next()?.parse().ok().map(PartitionId)
+}
+
+/// The subject of one aggregate, which carries its whole history.
+pub fn registry(project: ProjectId, aggregate: Aggregate, id: &str) -> String {
+    format!("registry.{project}.{}.{id}", aggregate.as_str())
+}
+
+/// Project, aggregate and id of a registry subject.
+pub fn parse_registry(subject: &str) -> Option<(ProjectId, Aggregate, &str)> {
+    let mut tokens = subject.splitn(4, '.');
+    if tokens.next()? != "registry" {
+        return None;
+    }
+    let project = tokens.next()?.parse().ok()?;
+    let aggregate = Aggregate::parse(tokens.next()?)?;
+    let id = tokens.next().filter(|id| !id.contains('.'))?;
+    Some((project, aggregate, id))
+}
+
+pub fn journal(partition: PartitionId) -> String {
+    format!("journal.{partition}")
+}
+
+/// The fence: every pack names this subject's last sequence.
+pub fn journal_epoch(partition: PartitionId) -> String {
+    format!("journal.{partition}.epoch")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_as_the_design_prints_them() {
+        let project = ProjectId::from_bytes([1; 16]);
+        let event_type = EventType::parse("hris_employees.created").unwrap();
+        let subject = event(PartitionId(7), project, &event_type);
+        assert_eq!(
+            subject,
+            "events.7.prj_01010101010101010101010101010101.hris_employees.created"
+        );
+        assert_eq!(partition_of_event(&subject), Some(PartitionId(7)));
+        assert_eq!(journal_epoch(PartitionId(7)), "journal.7.epoch");
+    }
+
+    #[test]
+    fn registry_subjects_parse_back_and_others_do_not() {
+        let project = ProjectId::from_bytes([1; 16]);
+        let subject = registry(project, Aggregate::Webhook, "wh_1");
+        assert_eq!(
+            parse_registry(&subject),
+            Some((project, Aggregate::Webhook, "wh_1"))
+        );
+        for other in [
+            "registry",
+            "registry.prj_1.webhook.x",
+            &format!("{subject}.more"),
+            &subject.replace("webhook", "hook"),
+            &subject.replace("registry", "events"),
+        ] {
+            assert_eq!(parse_registry(other), None, "{other}");
+        }
+    }
+}
