@@ -85,21 +85,21 @@ const fn v6(head: [u16; 3], prefix: u8) -> Ipv6Net {
 /// with multicast and what the comments say besides. The few reachable addresses inside
 /// 192.0.0.0/24 are anycast services of the network itself, never a subscriber's endpoint.
 const REFUSED_V4: [Ipv4Net; 16] = [
-    v4(0, 0, 0, 0, 8),      // this network; 0.0.0.0 reaches the host itself on Linux
-    v4(10, 0, 0, 0, 8),     // private
-    v4(100, 64, 0, 0, 10),  // shared by carrier-grade NAT; cloud metadata of Alibaba
-    v4(127, 0, 0, 0, 8),    // loopback
-    v4(169, 254, 0, 0, 16), // link-local; cloud metadata of most providers
-    v4(172, 16, 0, 0, 12),  // private
-    v4(192, 0, 0, 0, 24),   // protocol assignments; cloud metadata of Oracle
-    v4(192, 0, 2, 0, 24),   // documentation
-    v4(192, 88, 99, 0, 24), // 6to4 relays, withdrawn by RFC 7526
-    v4(192, 168, 0, 0, 16), // private
-    v4(198, 18, 0, 0, 15),  // benchmarking
+    v4(0, 0, 0, 0, 8),       // this network; 0.0.0.0 reaches the host itself on Linux
+    v4(10, 0, 0, 0, 8),      // private
+    v4(100, 64, 0, 0, 10),   // shared by carrier-grade NAT; cloud metadata of Alibaba
+    v4(127, 0, 0, 0, 8),     // loopback
+    v4(169, 254, 0, 0, 16),  // link-local; cloud metadata of most providers
+    v4(172, 16, 0, 0, 12),   // private
+    v4(192, 0, 0, 0, 24),    // protocol assignments; cloud metadata of Oracle
+    v4(192, 0, 2, 0, 24),    // documentation
+    v4(192, 88, 99, 0, 24),  // 6to4 relays, withdrawn by RFC 7526
+    v4(192, 168, 0, 0, 16),  // private
+    v4(198, 18, 0, 0, 15),   // benchmarking
     v4(198, 51, 100, 0, 24), // documentation
-    v4(203, 0, 113, 0, 24), // documentation
-    v4(224, 0, 0, 0, 4),    // multicast
-    v4(240, 0, 0, 0, 4),    // reserved, and broadcast
+    v4(203, 0, 113, 0, 24),  // documentation
+    v4(224, 0, 0, 0, 4),     // multicast
+    v4(240, 0, 0, 0, 4),     // reserved, and broadcast
     // Public by number, but inside Azure it is the host's own platform service (metadata,
     // DNS, agents), and nothing outside Azure answers there.
     v4(168, 63, 129, 16, 32),
@@ -279,7 +279,7 @@ mod tests {
             (&["10.1.2.3/32", "::1/128"], "::1", true),
             (&["::ffff:10.0.0.0/104"], "10.200.0.1", true),
             (&["::ffff:10.0.0.0/104"], "::ffff:10.200.0.1", true),
-            (&["::ffff:10.0.0.0/104"], "11.0.0.1", false),
+            (&["::ffff:10.0.0.0/104"], "127.0.0.1", false),
             (&["fd00::/8"], "fd12::1", true),
             // An IPv6 network that happens to cover the mapped block is no word about IPv4.
             (&["::/0"], "10.0.0.1", false),
@@ -287,8 +287,16 @@ mod tests {
         ];
         for (excepted, address, expected) in cases {
             let guard = guard(excepted);
-            assert_eq!(guard.is_excepted(ip(address)), expected, "{excepted:?} {address}");
-            assert_eq!(guard.permits(ip(address)), expected, "{excepted:?} {address}");
+            assert_eq!(
+                guard.is_excepted(ip(address)),
+                expected,
+                "{excepted:?} {address}"
+            );
+            assert_eq!(
+                guard.permits(ip(address)),
+                expected,
+                "{excepted:?} {address}"
+            );
         }
     }
 

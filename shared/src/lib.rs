@@ -5,14 +5,26 @@
 
 pub mod address_guard;
 pub mod codec;
+#[cfg(feature = "runtime")]
+pub mod config;
+pub mod connector;
 pub mod dialect;
 pub mod domain;
 #[cfg(feature = "http")]
 pub mod http_client;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod partition;
+pub mod problem;
+pub mod random;
 pub mod secret;
+#[cfg(feature = "runtime")]
+pub mod shutdown;
 pub mod signing;
 pub mod subjects;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 pub mod time;
+pub mod verify;

@@ -62,6 +62,16 @@ pub fn hash_key(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
+/// SHA-256 over length-prefixed parts.
+pub fn hash_bytes(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
 /// The key was not 32 bytes of base64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a master key must be the base64 of 32 bytes")]

@@ -507,7 +507,7 @@ mod tests {
                 Err(VerifyError::NoSecret),
                 "{name}"
             );
-            let wrong = format!("{}AAAA", vector.secret);
+            let wrong = format!("{}BBBB", vector.secret);
             assert_eq!(
                 check(&given, vector.body, Some(&wrong)),
                 Err(VerifyError::Mismatch),
@@ -565,8 +565,8 @@ mod tests {
         for (value, good) in [
             (signature, true),
             (&upper, true),
-            (&signature[7..], false),
-            (&signature[..70], false),
+            (signature.trim_start_matches("sha256="), false),
+            (signature.trim_end_matches("17"), false),
             ("sha256=", false),
             ("", false),
         ] {

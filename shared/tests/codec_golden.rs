@@ -143,8 +143,8 @@ fn records() -> Vec<RegistryRecord> {
         },
         RegistryEntry::ApiKeyRevoked,
         RegistryEntry::AccountCreated(account.clone()),
-        RegistryEntry::AccountUpdated(account),
-        RegistryEntry::AccountDeleted,
+        RegistryEntry::AccountUpdated(account.clone()),
+        RegistryEntry::AccountDeleted(account),
         RegistryEntry::WebhookCreated {
             from: position(12),
             definition: webhook.clone(),

@@ -32,7 +32,7 @@ enum Entry {
     ApiKeyRevoked,
     AccountCreated(AccountDefinition),
     AccountUpdated(AccountDefinition),
-    AccountDeleted,
+    AccountDeleted(AccountDefinition),
     WebhookCreated { from: Position, definition: WebhookDefinition },
     WebhookUpdated(WebhookDefinition),
     WebhookDeleted,
@@ -133,7 +133,7 @@ impl From<&RegistryEntry> for Entry {
             E::ApiKeyRevoked => Self::ApiKeyRevoked,
             E::AccountCreated(definition) => Self::AccountCreated(definition.into()),
             E::AccountUpdated(definition) => Self::AccountUpdated(definition.into()),
-            E::AccountDeleted => Self::AccountDeleted,
+            E::AccountDeleted(definition) => Self::AccountDeleted(definition.into()),
             E::WebhookCreated { from, definition } => Self::WebhookCreated {
                 from: (*from).into(),
                 definition: definition.into(),
@@ -160,7 +160,7 @@ impl TryFrom<Entry> for RegistryEntry {
             Entry::ApiKeyRevoked => Self::ApiKeyRevoked,
             Entry::AccountCreated(wire) => Self::AccountCreated(wire.into()),
             Entry::AccountUpdated(wire) => Self::AccountUpdated(wire.into()),
-            Entry::AccountDeleted => Self::AccountDeleted,
+            Entry::AccountDeleted(wire) => Self::AccountDeleted(wire.into()),
             Entry::WebhookCreated { from, definition } => Self::WebhookCreated {
                 from: from.into(),
                 definition: definition.try_into()?,

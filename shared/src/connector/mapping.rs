@@ -24,7 +24,7 @@ use jaq_json::{Map, Num, Val};
 use serde_json::value::RawValue;
 
 use super::Callback;
-use super::program::{Fields, Program, as_text, to_json};
+use super::program::{Fields, Program, Unwritable, as_text, to_json};
 use crate::limits::{CALLBACK_BODY_BYTES_MAX, OUTSIDE_ID_BYTES_MAX};
 use crate::time::Timestamp;
 
@@ -58,12 +58,16 @@ pub enum MapError {
     /// Not JSON, or nested deeper than 128.
     #[error("the body is not JSON")]
     NotJson,
-    #[error("the callback makes more than {EVENTS_PER_CALLBACK_MAX} events or {OUTPUT_BYTES_MAX} bytes of them")]
+    #[error(
+        "the callback makes more than {EVENTS_PER_CALLBACK_MAX} events or {OUTPUT_BYTES_MAX} bytes of them"
+    )]
     TooMuch,
     /// The callback is not of the shape that the connector expects.
     #[error("the mapping program failed on the callback")]
     Failed,
-    #[error("{event}: the record id is missing, empty, too long, or neither text nor a whole number")]
+    #[error(
+        "{event}: the record id is missing, empty, too long, or neither text nor a whole number"
+    )]
     RecordId { event: String },
     /// The connector's mistake.
     #[error("the mapping program yields an invalid event: {0}")]
@@ -78,17 +82,21 @@ pub(super) fn map(
 ) -> Result<Vec<MappedEvent>, MapError> {
     // A bulkhead: jaq is meant not to panic, yet a callback must not be the proof that it can.
     // Nothing outlives the unwinding but the program, which running does not change.
-    catch_unwind(AssertUnwindSafe(|| map_unguarded(program, events, callback)))
-        .unwrap_or(Err(MapError::Failed))
+    catch_unwind(AssertUnwindSafe(|| {
+        map_unguarded(program, events, callback)
+    }))
+    .unwrap_or(Err(MapError::Failed))
 }
 
-fn map_unguarded(
+pub(super) fn map_unguarded(
     program: &Program,
     events: &[String],
     callback: &Callback<'_>,
 ) -> Result<Vec<MappedEvent>, MapError> {
     let mut mapped = Vec::new();
-    let mut budget = Budget { bytes: OUTPUT_BYTES_MAX };
+    let mut budget = Budget {
+        bytes: OUTPUT_BYTES_MAX,
+    };
     for output in program.outputs(input(callback)?) {
         if mapped.len() == EVENTS_PER_CALLBACK_MAX {
             return Err(MapError::TooMuch);
@@ -110,15 +118,26 @@ fn input(callback: &Callback<'_>) -> Result<Val, MapError> {
     for (name, value) in callback.headers {
         headers
             .entry(text(name))
-            .and_modify(|joined| *joined = text(&[as_text(joined).unwrap_or_default(), value].join(", ")))
+            .and_modify(|joined| {
+                *joined = text(&[as_text(joined).unwrap_or_default(), value].join(", "))
+            })
             .or_insert_with(|| text(value));
     }
     let mut query = Map::default();
     for (name, value) in url::form_urlencoded::parse(callback.query.as_bytes()) {
         query.entry(text(&name)).or_insert_with(|| text(&value));
     }
-    let fields = [("body", body), ("headers", Val::obj(headers)), ("query", Val::obj(query))];
-    Ok(Val::obj(fields.into_iter().map(|(name, value)| (text(name), value)).collect()))
+    let fields = [
+        ("body", body),
+        ("headers", Val::obj(headers)),
+        ("query", Val::obj(query)),
+    ];
+    Ok(Val::obj(
+        fields
+            .into_iter()
+            .map(|(name, value)| (text(name), value))
+            .collect(),
+    ))
 }
 
 fn text(text: &str) -> Val {
@@ -137,8 +156,10 @@ impl Budget {
     }
 
     fn json(&mut self, value: &Val, fields: Fields) -> Result<String, MapError> {
-        // What is too long and what is no JSON are told apart by nobody, so they share the error.
-        let json = to_json(value, fields, self.bytes).ok_or(MapError::TooMuch)?;
+        let json = to_json(value, fields, self.bytes).map_err(|unwritable| match unwritable {
+            Unwritable::TooLong => MapError::TooMuch,
+            Unwritable::NoJson => MapError::InvalidOutput("a value that JSON cannot say"),
+        })?;
         self.take(json.len())?;
         Ok(json)
     }
@@ -149,21 +170,31 @@ fn event(output: &Val, events: &[String], budget: &mut Budget) -> Result<MappedE
         return Err(MapError::InvalidOutput("not an object"));
     };
     let known = ["event", "record_id", "occurred_at", "dedup", "event_data"];
-    if !fields.keys().all(|key| as_text(key).is_some_and(|name| known.contains(&name))) {
+    if !fields
+        .keys()
+        .all(|key| as_text(key).is_some_and(|name| known.contains(&name)))
+    {
         return Err(MapError::InvalidOutput("an unknown field"));
     }
     let field = |name: &str| fields.get(&text(name)).unwrap_or(&Val::Null);
     let event = as_text(field("event"))
         .and_then(|name| events.iter().find(|declared| *declared == name))
-        .ok_or(MapError::InvalidOutput("an event that the connector does not declare"))?
+        .ok_or(MapError::InvalidOutput(
+            "an event that the connector does not declare",
+        ))?
         .clone();
-    let record_id = identifier(field("record_id")).ok_or_else(|| MapError::RecordId { event: event.clone() })?;
+    let record_id = identifier(field("record_id")).ok_or_else(|| MapError::RecordId {
+        event: event.clone(),
+    })?;
     budget.take(record_id.len())?;
     let event_data = match field("event_data") {
         Val::Null => None,
         data @ Val::Obj(_) => {
             let json = budget.json(data, Fields::AsMade)?;
-            Some(RawValue::from_string(json).map_err(|_| MapError::InvalidOutput("event_data is no JSON"))?)
+            Some(
+                RawValue::from_string(json)
+                    .map_err(|_| MapError::InvalidOutput("event_data is no JSON"))?,
+            )
         }
         Val::Bool(_) | Val::Num(_) | Val::BStr(_) | Val::TStr(_) | Val::Arr(_) => {
             return Err(MapError::InvalidOutput("event_data is no object"));

@@ -17,14 +17,20 @@ use serde::Deserialize;
 pub use mapping::{EVENTS_PER_CALLBACK_MAX, MapError, MappedEvent};
 
 use crate::time::Timestamp;
-use crate::verify::{Scheme, VerifyError};
+use crate::verify::VerifyError;
 use program::Program;
 use schema::ConnectorFile;
 
 /// File name and text of each connector that comes with the program.
 const EMBEDDED: &[(&str, &str)] = &[
-    ("bamboohr/connector.toml", include_str!("../../connectors/bamboohr/connector.toml")),
-    ("greenhouse/connector.toml", include_str!("../../connectors/greenhouse/connector.toml")),
+    (
+        "bamboohr/connector.toml",
+        include_str!("../../connectors/bamboohr/connector.toml"),
+    ),
+    (
+        "greenhouse/connector.toml",
+        include_str!("../../connectors/greenhouse/connector.toml"),
+    ),
 ];
 
 /// A connector's file; larger ones are a mistake.
@@ -73,12 +79,18 @@ pub enum ConnectorError {
     #[error("{file}: {detail}")]
     Syntax { file: String, detail: String },
     #[error("{file}: {field}: {detail}")]
-    Invalid { file: String, field: String, detail: String },
+    Invalid {
+        file: String,
+        field: String,
+        detail: String,
+    },
 }
 
 impl Connectors {
     pub fn embedded() -> Result<Self, ConnectorError> {
-        let mut connectors = Self { by_provider: BTreeMap::new() };
+        let mut connectors = Self {
+            by_provider: BTreeMap::new(),
+        };
         for (file, text) in EMBEDDED {
             connectors.insert(Connector::parse(file, text)?);
         }
@@ -113,7 +125,11 @@ impl Connectors {
             // Otherwise two folders could hold one provider, and one of them would silently lose.
             if folder.file_name().and_then(|name| name.to_str()) != Some(connector.provider()) {
                 let detail = "must be the name of the folder".to_owned();
-                return Err(ConnectorError::Invalid { file, field: "provider".to_owned(), detail });
+                return Err(ConnectorError::Invalid {
+                    file,
+                    field: "provider".to_owned(),
+                    detail,
+                });
             }
             added.push(connector);
         }
@@ -133,22 +149,31 @@ impl Connectors {
     }
 
     fn insert(&mut self, connector: Connector) {
-        self.by_provider.insert(connector.provider().to_owned(), connector);
+        self.by_provider
+            .insert(connector.provider().to_owned(), connector);
     }
 }
 
 impl Connector {
     /// Reads and checks one connector. `file` is what errors call it.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConnectorError> {
-        let parsed: ConnectorFile = toml::from_str(text).map_err(|error| ConnectorError::Syntax {
+        let parsed: ConnectorFile =
+            toml::from_str(text).map_err(|error| ConnectorError::Syntax {
+                file: file.to_owned(),
+                detail: syntax_detail(text, &error),
+            })?;
+        let invalid = |(field, detail)| ConnectorError::Invalid {
             file: file.to_owned(),
-            detail: syntax_detail(text, &error),
-        })?;
-        let invalid = |(field, detail)| ConnectorError::Invalid { file: file.to_owned(), field, detail };
+            field,
+            detail,
+        };
         parsed.validate().map_err(invalid)?;
         let program = Program::compile(&parsed.mapping.program)
             .map_err(|detail| invalid(("mapping.program".to_owned(), detail)))?;
-        Ok(Self { file: parsed, program })
+        Ok(Self {
+            file: parsed,
+            program,
+        })
     }
 
     /// What accounts name: lower case.
@@ -175,11 +200,6 @@ impl Connector {
         &self.file.events
     }
 
-    /// How callbacks are authenticated.
-    pub fn verification(&self) -> &Scheme {
-        &self.file.verification
-    }
-
     /// Whether the callback is the provider's. To be asked before [`Self::map`].
     pub fn verify(
         &self,
@@ -187,7 +207,9 @@ impl Connector {
         secret: Option<&str>,
         now: Timestamp,
     ) -> Result<(), VerifyError> {
-        self.file.verification.verify(callback.headers, callback.body, secret, now)
+        self.file
+            .verification
+            .verify(callback.headers, callback.body, secret, now)
     }
 
     /// What the callback tells of, in order; nothing for a ping and for what no event stands for.
@@ -199,7 +221,9 @@ impl Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector").field("provider", &self.file.provider).finish_non_exhaustive()
+        f.debug_struct("Connector")
+            .field("provider", &self.file.provider)
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,3 +236,6 @@ fn syntax_detail(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
 }
+
+#[cfg(test)]
+mod tests;

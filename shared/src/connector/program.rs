@@ -6,11 +6,10 @@
 //! workers. Absent: a limit on steps, for which jaq has no hook; connectors are installed by the
 //! operator, and their programs are trusted to end.
 
-use std::fmt::Write as _;
 use std::io;
 
 use jaq_core::data::JustLut;
-use jaq_core::load::{self, Arena, File, Loader, lex, parse};
+use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::native::{bome, run, v};
 use jaq_core::{Compiler, Ctx, Vars, compile};
 use jaq_json::{Num, Val};
@@ -21,14 +20,42 @@ use crate::time::Timestamp;
 
 const PRELUDE: &str = include_str!("prelude.jq");
 
-/// Definitions of jq's standard library that do not exist here: they would print, end the process,
-/// read or write JSON text without limits, or need mathematics, regular expressions, dates and
-/// formats that no connector has asked for.
+/// Definitions of jq's standard library that do not exist here: they would print, end the process
+/// or parse JSON text, or need mathematics, regular expressions, dates and formats that no connector
+/// has asked for.
 const LEFT_OUT: &[&str] = &[
-    "stderr", "debug", "halt", "halt_error", "totype", "tonumber", "toboolean", "logb", "significand",
-    "pow10", "drem", "nexttoward", "scalb", "gamma", "capture_of_match", "test", "scan_", "match",
-    "capture", "splits", "sub", "gsub", "scan", "todate", "fromdate", "@sh", "@html", "@htmld", "@uri",
-    "@urid", "@base64", "@base64d",
+    "stderr",
+    "debug",
+    "halt",
+    "halt_error",
+    "totype",
+    "tonumber",
+    "toboolean",
+    "logb",
+    "significand",
+    "pow10",
+    "drem",
+    "nexttoward",
+    "scalb",
+    "gamma",
+    "capture_of_match",
+    "test",
+    "scan_",
+    "match",
+    "capture",
+    "splits",
+    "sub",
+    "gsub",
+    "scan",
+    "todate",
+    "fromdate",
+    "@sh",
+    "@html",
+    "@htmld",
+    "@uri",
+    "@urid",
+    "@base64",
+    "@base64d",
 ];
 
 /// Functions left out for the same reasons.
@@ -51,10 +78,12 @@ impl Program {
     /// The error says what is wrong and quotes the program.
     pub(super) fn compile(code: &str) -> Result<Self, String> {
         let arena = Arena::default();
-        let standard = jaq_std::defs()
-            .chain(jaq_json::defs())
-            .filter(|def| !LEFT_OUT.contains(&def.name) && !(def.name == "split" && def.args.len() == 2));
-        let ours = load::parse(PRELUDE, |parser| parser.defs()).ok_or("the prelude does not parse")?;
+        let standard = jaq_std::defs().chain(jaq_json::defs()).filter(|def| {
+            let by_regex = def.name == "split" && def.args.len() == 2;
+            !by_regex && !LEFT_OUT.contains(&def.name)
+        });
+        let ours =
+            load::parse(PRELUDE, |parser| parser.defs()).ok_or("the prelude does not parse")?;
         let modules = Loader::new(jaq_core::defs().chain(standard).chain(ours))
             .load(&arena, File { code, path: () })
             .map_err(|errors| describe(errors, load_error))?;
@@ -62,7 +91,9 @@ impl Program {
             .chain(jaq_std::base_funs())
             .chain(jaq_json::funs())
             .filter(|(name, _, _)| !FUNCTIONS_LEFT_OUT.contains(name))
-            .chain([run(("unix_seconds", v(0), |cv| bome(Ok(unix_seconds(&cv.1)))))]);
+            .chain([run(("unix_seconds", v(0), |cv| {
+                bome(Ok(unix_seconds(&cv.1)))
+            }))]);
         let filter = Compiler::default()
             .with_funs(functions)
             .compile(modules)
@@ -74,7 +105,10 @@ impl Program {
     pub(super) fn outputs(&self, input: Val) -> impl Iterator<Item = Result<Val, Raised>> + '_ {
         let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new([]));
         // Not `unwrap_valr`, which ends the process on `halt`.
-        self.filter.id.run((context, input)).map(|output| output.map_err(|_| Raised))
+        self.filter
+            .id
+            .run((context, input))
+            .map(|output| output.map_err(|_| Raised))
     }
 }
 
@@ -86,40 +120,37 @@ fn unix_seconds(value: &Val) -> Val {
         .map_or(Val::Null, Val::from)
 }
 
-fn describe<S, P, E>(errors: load::Errors<S, P, E>, print: impl Fn(&mut String, &E)) -> String {
-    let mut text = String::new();
-    for (_, error) in &errors {
-        print(&mut text, error);
-    }
-    text.trim_end_matches("; ").to_owned()
+fn describe<S, P, E>(errors: load::Errors<S, P, E>, notes: impl Fn(&E) -> Vec<String>) -> String {
+    let notes: Vec<String> = errors.iter().flat_map(|(_, error)| notes(error)).collect();
+    notes.join("; ")
 }
 
-fn load_error(text: &mut String, error: &load::Error<&str>) {
-    let mut note = |expected: &str, found: &str| {
-        let found: String = found.chars().take(40).collect();
-        let found = if found.is_empty() { "the end".to_owned() } else { format!("{found:?}") };
-        // Writing to a String cannot fail.
-        let _ = write!(text, "expected {expected}, found {found}; ");
+fn load_error(error: &load::Error<&str>) -> Vec<String> {
+    let note = |expected: &str, found: &str| match found.chars().take(40).collect::<String>() {
+        end if end.is_empty() => format!("expected {expected}, found the end"),
+        found => format!("expected {expected}, found {found:?}"),
     };
     match error {
-        load::Error::Io(errors) => errors.iter().for_each(|(path, detail)| note(detail, path)),
-        load::Error::Lex(errors) => errors.iter().for_each(|(expect, found)| note(lex_expected(expect), found)),
-        load::Error::Parse(errors) => errors.iter().for_each(|(expect, found)| note(parse_expected(expect), found)),
+        load::Error::Io(errors) => errors
+            .iter()
+            .map(|(path, detail)| format!("{path:?}: {detail}"))
+            .collect(),
+        load::Error::Lex(errors) => errors
+            .iter()
+            .map(|(expect, found)| note(expect.as_str(), found))
+            .collect(),
+        load::Error::Parse(errors) => errors
+            .iter()
+            .map(|(expect, found)| note(expect.as_str(), found))
+            .collect(),
     }
 }
 
-fn lex_expected<'a>(expect: &lex::Expect<&'a str>) -> &'a str {
-    expect.as_str()
-}
-
-fn parse_expected<'a>(expect: &parse::Expect<&'a str>) -> &'a str {
-    expect.as_str()
-}
-
-fn compile_error(text: &mut String, errors: &Vec<compile::Error<&str>>) {
-    for (name, undefined) in errors {
-        let _ = write!(text, "undefined {} {name:?}; ", undefined.as_str());
-    }
+fn compile_error(errors: &Vec<compile::Error<&str>>) -> Vec<String> {
+    errors
+        .iter()
+        .map(|(name, undefined)| format!("undefined {} {name:?}", undefined.as_str()))
+        .collect()
 }
 
 /// A text's characters; null for anything else.
@@ -139,24 +170,45 @@ pub(super) enum Fields {
     Sorted,
 }
 
-/// Compact JSON of at most `bytes_max` bytes. `None` when it would be longer, is nested too deep, or
-/// holds what JSON cannot say (bytes, NaN, keys that are no text).
-pub(super) fn to_json(value: &Val, fields: Fields, bytes_max: usize) -> Option<String> {
-    let mut out = Bounded { bytes: Vec::new(), left: bytes_max };
-    serde_json::to_writer(&mut out, &Json { value, fields, depth: 0 }).ok()?;
-    String::from_utf8(out.bytes).ok()
+/// Why a value is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unwritable {
+    TooLong,
+    /// Nested too deep, or something that JSON cannot say: bytes, NaN, a key that is no text.
+    NoJson,
+}
+
+/// Compact JSON of at most `bytes_max` bytes.
+pub(super) fn to_json(value: &Val, fields: Fields, bytes_max: usize) -> Result<String, Unwritable> {
+    let mut out = Bounded {
+        bytes: Vec::new(),
+        left: Some(bytes_max),
+    };
+    let written = serde_json::to_writer(
+        &mut out,
+        &Json {
+            value,
+            fields,
+            depth: 0,
+        },
+    );
+    if out.left.is_none() {
+        return Err(Unwritable::TooLong);
+    }
+    written.map_err(|_| Unwritable::NoJson)?;
+    String::from_utf8(out.bytes).map_err(|_| Unwritable::NoJson)
 }
 
 struct Bounded {
     bytes: Vec<u8>,
-    left: usize,
+    /// `None` once more was to be written than there was room for.
+    left: Option<usize>,
 }
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.left = self
-            .left
-            .checked_sub(bytes.len())
+        self.left = self.left.and_then(|left| left.checked_sub(bytes.len()));
+        self.left
             .ok_or_else(|| io::Error::other("over the limit"))?;
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -175,7 +227,11 @@ struct Json<'a> {
 
 impl<'a> Json<'a> {
     fn inner(&self, value: &'a Val) -> Self {
-        Self { value, fields: self.fields, depth: self.depth.saturating_add(1) }
+        Self {
+            value,
+            fields: self.fields,
+            depth: self.depth.saturating_add(1),
+        }
     }
 }
 
@@ -188,9 +244,8 @@ impl Serialize for Json<'_> {
             Val::Null => serializer.serialize_unit(),
             Val::Bool(value) => serializer.serialize_bool(*value),
             Val::Num(number) => serialize_number(number, serializer),
-            Val::TStr(_) => {
-                serializer.serialize_str(as_text(self.value).ok_or_else(|| S::Error::custom("not UTF-8"))?)
-            }
+            Val::TStr(_) => serializer
+                .serialize_str(as_text(self.value).ok_or_else(|| S::Error::custom("not UTF-8"))?),
             Val::BStr(_) => Err(S::Error::custom("bytes")),
             Val::Arr(values) => {
                 let mut list = serializer.serialize_seq(Some(values.len()))?;
@@ -202,7 +257,10 @@ impl Serialize for Json<'_> {
             Val::Obj(entries) => {
                 let mut named = Vec::with_capacity(entries.len());
                 for (key, value) in entries.iter() {
-                    named.push((as_text(key).ok_or_else(|| S::Error::custom("key is no text"))?, value));
+                    named.push((
+                        as_text(key).ok_or_else(|| S::Error::custom("key is no text"))?,
+                        value,
+                    ));
                 }
                 if self.fields == Fields::Sorted {
                     named.sort_unstable_by_key(|(name, _)| *name);
@@ -220,8 +278,12 @@ impl Serialize for Json<'_> {
 fn serialize_number<S: Serializer>(number: &Num, serializer: S) -> Result<S::Ok, S::Error> {
     let unusable = || S::Error::custom("number outside JSON's usual range");
     match number {
-        Num::Int(value) => serializer.serialize_i64(i64::try_from(*value).map_err(S::Error::custom)?),
-        Num::BigInt(value) => serializer.serialize_u64(value.to_string().parse().map_err(S::Error::custom)?),
+        Num::Int(value) => {
+            serializer.serialize_i64(i64::try_from(*value).map_err(S::Error::custom)?)
+        }
+        Num::BigInt(value) => {
+            serializer.serialize_u64(value.to_string().parse().map_err(S::Error::custom)?)
+        }
         Num::Float(value) if value.is_finite() => serializer.serialize_f64(*value),
         Num::Float(_) => Err(unusable()),
         // Only a decimal literal in the program's text, since input comes through serde.

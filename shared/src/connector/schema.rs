@@ -58,9 +58,12 @@ impl ConnectorFile {
     /// Checks what the types cannot say, the program aside.
     pub(super) fn validate(&self) -> Result<(), Flaw> {
         let flaw = |field: &str, detail: &str| Err((field.to_owned(), detail.to_owned()));
-        let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        let lower = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-'
+        };
         // The name goes into metrics' labels, URLs and folder names.
-        if self.provider.is_empty() || self.provider.len() > 64 || !self.provider.bytes().all(lower) {
+        if self.provider.is_empty() || self.provider.len() > 64 || !self.provider.bytes().all(lower)
+        {
             return flaw("provider", "must be 1 to 64 of a-z, 0-9, _ and -");
         }
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
@@ -76,23 +79,30 @@ impl ConnectorFile {
         for (index, event) in self.events.iter().enumerate() {
             let field = format!("events[{index}]");
             if !is_event_name(event) {
-                return flaw(&field, "must be <resource>.created, .updated or .deleted in lower case");
+                return flaw(
+                    &field,
+                    "must be <resource>.created, .updated or .deleted in lower case",
+                );
             }
             if !seen.insert(event) {
                 return flaw(&field, "is there twice");
             }
         }
-        self.verification
-            .validate()
-            .map_err(|invalid| (format!("verification.{}", invalid.field), invalid.detail.to_owned()))
+        self.verification.validate().map_err(|invalid| {
+            (
+                format!("verification.{}", invalid.field),
+                invalid.detail.to_owned(),
+            )
+        })
     }
 }
 
 /// The shape of a unified event's name. Whether the catalog has it is the caller's question.
 fn is_event_name(name: &str) -> bool {
-    let resource = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let resource =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     name.len() <= EVENT_TYPE_BYTES_MAX
-        && name
-            .split_once('.')
-            .is_some_and(|(left, right)| resource(left) && matches!(right, "created" | "updated" | "deleted"))
+        && name.split_once('.').is_some_and(|(left, right)| {
+            resource(left) && matches!(right, "created" | "updated" | "deleted")
+        })
 }

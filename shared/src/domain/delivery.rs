@@ -67,7 +67,10 @@ mod tests {
         for (kind, name) in cases {
             assert_eq!(kind.as_str(), name);
             assert_eq!(serde_json::to_value(kind).unwrap(), name);
-            assert_eq!(serde_json::from_value::<FailureKind>(name.into()).unwrap(), kind);
+            assert_eq!(
+                serde_json::from_value::<FailureKind>(name.into()).unwrap(),
+                kind
+            );
         }
     }
 }

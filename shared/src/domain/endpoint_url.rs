@@ -176,8 +176,16 @@ mod tests {
         let cases = [
             ("https://example.com", "https://example.com/", 443),
             ("HTTP://Example.COM:80/a/../b", "http://example.com/b", 80),
-            ("https://example.com:8443/h?token=a%20b&x=/?", "https://example.com:8443/h?token=a%20b&x=/?", 8443),
-            ("https://bücher.example/ä", "https://xn--bcher-kva.example/%C3%A4", 443),
+            (
+                "https://example.com:8443/h?token=a%20b&x=/?",
+                "https://example.com:8443/h?token=a%20b&x=/?",
+                8443,
+            ),
+            (
+                "https://bücher.example/ä",
+                "https://xn--bcher-kva.example/%C3%A4",
+                443,
+            ),
             ("http://[::1]:8080/", "http://[::1]:8080/", 8080),
             ("https://a_b.example./x", "https://a_b.example./x", 443),
         ];
@@ -186,7 +194,11 @@ mod tests {
             assert_eq!(url.as_str(), normalized);
             assert_eq!(url.port(), port, "{text}");
             assert_eq!(url.scheme_is_https(), normalized.starts_with("https:"));
-            assert_eq!(parsed(url.as_str()), url, "normalizing twice changes nothing");
+            assert_eq!(
+                parsed(url.as_str()),
+                url,
+                "normalizing twice changes nothing"
+            );
         }
     }
 
@@ -214,7 +226,12 @@ mod tests {
             let address: IpAddr = address.parse().unwrap();
             assert_eq!(parsed(text).host(), EndpointHost::Ip(address), "{text}");
         }
-        for name in ["localhost", "127.0.0.1.example", "1.2.3.4a", "xn--bcher-kva.example"] {
+        for name in [
+            "localhost",
+            "127.0.0.1.example",
+            "1.2.3.4a",
+            "xn--bcher-kva.example",
+        ] {
             let url = parsed(&format!("http://{name}/"));
             assert_eq!(url.host(), EndpointHost::Name(name));
         }
@@ -229,23 +246,59 @@ mod tests {
             ("file:///etc/passwd", InvalidEndpointUrl::Scheme),
             ("javascript:alert(1)", InvalidEndpointUrl::Scheme),
             ("https://user@example.com/", InvalidEndpointUrl::UserInfo),
-            ("https://user:password@example.com/", InvalidEndpointUrl::UserInfo),
-            ("https://:password@example.com/", InvalidEndpointUrl::UserInfo),
+            (
+                "https://user:password@example.com/",
+                InvalidEndpointUrl::UserInfo,
+            ),
+            (
+                "https://:password@example.com/",
+                InvalidEndpointUrl::UserInfo,
+            ),
             ("https://example.com/#part", InvalidEndpointUrl::Fragment),
             ("https://example.com/#", InvalidEndpointUrl::Fragment),
             ("https://example.com:0/", InvalidEndpointUrl::PortZero),
             ("https://exa\"mple.com/", InvalidEndpointUrl::Host),
             ("https://a{b}.example/", InvalidEndpointUrl::Host),
-            (" https://example.com/", InvalidEndpointUrl::ForbiddenCharacter),
-            ("https://example.com/a b", InvalidEndpointUrl::ForbiddenCharacter),
-            ("https://exam\nple.com/", InvalidEndpointUrl::ForbiddenCharacter),
-            ("https://example.com/\u{0}", InvalidEndpointUrl::ForbiddenCharacter),
-            ("https://example.com/\u{85}", InvalidEndpointUrl::ForbiddenCharacter),
-            ("", InvalidEndpointUrl::Syntax(url::ParseError::RelativeUrlWithoutBase)),
-            ("example.com/hook", InvalidEndpointUrl::Syntax(url::ParseError::RelativeUrlWithoutBase)),
-            ("https://", InvalidEndpointUrl::Syntax(url::ParseError::EmptyHost)),
-            ("https://1.2.3.256/", InvalidEndpointUrl::Syntax(url::ParseError::InvalidIpv4Address)),
-            ("https://[fe80::1%25eth0]/", InvalidEndpointUrl::Syntax(url::ParseError::InvalidIpv6Address)),
+            (
+                " https://example.com/",
+                InvalidEndpointUrl::ForbiddenCharacter,
+            ),
+            (
+                "https://example.com/a b",
+                InvalidEndpointUrl::ForbiddenCharacter,
+            ),
+            (
+                "https://exam\nple.com/",
+                InvalidEndpointUrl::ForbiddenCharacter,
+            ),
+            (
+                "https://example.com/\u{0}",
+                InvalidEndpointUrl::ForbiddenCharacter,
+            ),
+            (
+                "https://example.com/\u{85}",
+                InvalidEndpointUrl::ForbiddenCharacter,
+            ),
+            (
+                "",
+                InvalidEndpointUrl::Syntax(url::ParseError::RelativeUrlWithoutBase),
+            ),
+            (
+                "example.com/hook",
+                InvalidEndpointUrl::Syntax(url::ParseError::RelativeUrlWithoutBase),
+            ),
+            (
+                "https://",
+                InvalidEndpointUrl::Syntax(url::ParseError::EmptyHost),
+            ),
+            (
+                "https://1.2.3.256/",
+                InvalidEndpointUrl::Syntax(url::ParseError::InvalidIpv4Address),
+            ),
+            (
+                "https://[fe80::1%25eth0]/",
+                InvalidEndpointUrl::Syntax(url::ParseError::InvalidIpv6Address),
+            ),
             (&long, InvalidEndpointUrl::TooLong),
             (&long_once_encoded, InvalidEndpointUrl::TooLong),
         ];
@@ -265,7 +318,10 @@ mod tests {
         assert_eq!(serde_json::from_str::<EndpointUrl>(&json).unwrap(), url);
         let error = serde_json::from_str::<EndpointUrl>("\"ftp://x/?s3cret\"").unwrap_err();
         assert!(!error.to_string().contains("s3cret"), "{error}");
-        assert_eq!(parsed("https://example.com/a").to_string(), "https://example.com/a");
+        assert_eq!(
+            parsed("https://example.com/a").to_string(),
+            "https://example.com/a"
+        );
     }
 
     proptest! {

@@ -111,9 +111,7 @@ fn kind_of_io(error: &io::Error, phase: Phase) -> Option<FailureKind> {
 }
 
 /// The error and all that caused it, outermost first.
-fn causes<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| cause_of(*error))
 }
 
@@ -151,18 +149,34 @@ mod tests {
     fn io_errors_are_told_apart_by_kind_and_phase() {
         use io::ErrorKind as Io;
         let cases = [
-            (Io::ConnectionReset, Phase::Exchanging, Some(FailureKind::Reset)),
-            (Io::ConnectionAborted, Phase::Exchanging, Some(FailureKind::Reset)),
+            (
+                Io::ConnectionReset,
+                Phase::Exchanging,
+                Some(FailureKind::Reset),
+            ),
+            (
+                Io::ConnectionAborted,
+                Phase::Exchanging,
+                Some(FailureKind::Reset),
+            ),
             (Io::BrokenPipe, Phase::Exchanging, Some(FailureKind::Reset)),
-            (Io::UnexpectedEof, Phase::Exchanging, Some(FailureKind::Reset)),
+            (
+                Io::UnexpectedEof,
+                Phase::Exchanging,
+                Some(FailureKind::Reset),
+            ),
             (Io::UnexpectedEof, Phase::Connecting, Some(FailureKind::Tls)),
-            (Io::ConnectionReset, Phase::Connecting, Some(FailureKind::Reset)),
+            (
+                Io::ConnectionReset,
+                Phase::Connecting,
+                Some(FailureKind::Reset),
+            ),
             (Io::TimedOut, Phase::Connecting, Some(FailureKind::Timeout)),
             (Io::ConnectionRefused, Phase::Connecting, None),
             (Io::NetworkUnreachable, Phase::Connecting, None),
         ];
         for (kind, phase, expected) in cases {
-            let error = io::Error::new(Io::Other, io::Error::from(kind));
+            let error = io::Error::other(io::Error::from(kind));
             assert_eq!(kind_by_cause(&error, phase), expected, "{kind:?} {phase:?}");
         }
     }
@@ -194,15 +208,18 @@ mod tests {
                 let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
                 if peer_resets {
                     respond.send_reset(h2::Reason::INTERNAL_ERROR);
-                    std::future::poll_fn(|ctx| connection.poll_closed(ctx)).await.ok();
+                    std::future::poll_fn(|ctx| connection.poll_closed(ctx))
+                        .await
+                        .ok();
                 }
             };
             let client = async move {
                 let (send, connection) = h2::client::handshake(ours).await.unwrap();
                 let exchange = async move {
                     let mut send = send.ready().await.unwrap();
-                    let (response, _stream) =
-                        send.send_request(reqwest_request(), true).unwrap();
+                    let request = hyper::Request::post("https://endpoint.test/");
+                    let request = request.body(()).unwrap();
+                    let (response, _stream) = send.send_request(request, true).unwrap();
                     response.await.unwrap_err()
                 };
                 let (error, _closed) = tokio::join!(exchange, connection);

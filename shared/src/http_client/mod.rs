@@ -100,7 +100,7 @@ pub struct ResponseHead {
 pub struct AttemptError {
     /// Never [`FailureKind::Status`]: a status is an answer.
     pub kind: FailureKind,
-    /// One bounded line for people, without URL, headers or addresses.
+    /// One bounded line for people. Of the request it names the host at most.
     pub detail: String,
 }
 
@@ -133,7 +133,10 @@ impl GuardedClient {
             .map(|der| reqwest::Certificate::from_der(der))
             .collect::<Result<Vec<_>, _>>()?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
         // What is not switched off here is not compiled in: cookies and decompression are
         // features of reqwest that the workspace does not enable. Its default retry stays: it
         // repeats only what the peer declares unprocessed (RFC 9113, 8.7), which is no second
@@ -256,8 +259,7 @@ impl GuardedClient {
 }
 
 /// A response head whose body is still to be read. Dropping it closes the connection, so one of
-/// the two ends is worth its wait.
-#[derive(Debug)]
+/// the two ends is worth its wait. No `Debug`: the response would print the URL with its query.
 pub struct Answer {
     response: reqwest::Response,
 }

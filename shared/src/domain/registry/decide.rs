@@ -61,7 +61,9 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
         Command::DeleteAccount { project, id, base } => {
             let account = state.account_of(project, id).ok_or(CommandError::NotFound)?;
             check_base(account.sequence, base)?;
-            let entry = RegistryEntry::AccountDeleted;
+            let mut definition = account.definition.clone();
+            definition.sealed_secrets.clear();
+            let entry = RegistryEntry::AccountDeleted(definition);
             let last = account.sequence;
             Ok(vec![append(project, Aggregate::Account, id.to_string(), last, entry)])
         }

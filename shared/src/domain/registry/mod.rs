@@ -15,7 +15,7 @@ mod decide;
 mod state;
 
 pub use decide::decide;
-pub use state::{ApplyError, Change, RegistryState};
+pub use state::{ApplyError, Change, Changed, RegistryState};
 
 /// Kinds of things that have a subject, and so a history, of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,7 +74,8 @@ pub enum RegistryEntry {
     ApiKeyRevoked,
     AccountCreated(AccountDefinition),
     AccountUpdated(AccountDefinition),
-    AccountDeleted,
+    /// The last definition, its secrets emptied: the event of the deletion tells whose it was.
+    AccountDeleted(AccountDefinition),
     /// `from`: the first position that the webhook classifies (`protocol.md`, rule 11).
     WebhookCreated { from: Position, definition: WebhookDefinition },
     WebhookUpdated(WebhookDefinition),

@@ -35,7 +35,6 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
     Webhook(WebhookId),
-    /// The account as the entry left it, and what the entry did.
     Account(AccountId),
     ProjectDeleted,
     Other,
@@ -230,7 +229,7 @@ impl RegistryState {
     ) -> Result<Changed, ApplyError> {
         let created_at = match &record.entry {
             RegistryEntry::AccountCreated(_) => record.at,
-            RegistryEntry::AccountUpdated(_) | RegistryEntry::AccountDeleted => {
+            RegistryEntry::AccountUpdated(_) | RegistryEntry::AccountDeleted(_) => {
                 self.account_of(project, id).ok_or(ApplyError::Inconsistent)?.created_at
             }
             _ => return Err(ApplyError::Inconsistent),

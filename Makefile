@@ -1,0 +1,44 @@
+# A thin face over cargo and deploy/tools. CARGO_TARGET_DIR is honoured, as cargo does.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check
+
+help:
+	@echo 'make demo          one event of each kind, from callback to verified delivery; stays up until Ctrl-C'
+	@echo 'make demo ONCE=1   the same, and exits: 0 if all was delivered and verified'
+	@echo 'make check         formatting, lints, and that the pure code is pure'
+	@echo 'make test          every test, against a real nats-server'
+
+# All three are built by one command, so that what they share is compiled once. The last command
+# replaces the shell, so that Ctrl-C reaches the demo, which ends what it started.
+demo:
+	@CARILLON_NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export CARILLON_NATS_SERVER; \
+	echo 'Building ingest, dispatcher and the demo; the first time takes some minutes.'; \
+	cargo build -q -p ingest -p dispatcher -p system-tests --bins || exit 1; \
+	exec cargo run -q -p system-tests --bin demo -- $(if $(filter-out 0,$(ONCE)),--once)
+
+# The binaries are built together with the tests, so that features are unified once; the system
+# tests start them as processes of their own.
+test:
+	@CARILLON_NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export CARILLON_NATS_SERVER; \
+	deploy/tools/verifiers || exit 1; \
+	cargo build --workspace --bins --tests || exit 1; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace || exit 1; \
+	else \
+		echo 'cargo-nextest is not installed: running cargo test instead, without its time limits and its cap on system tests at once.'; \
+		cargo test --workspace --bins --lib --tests || exit 1; \
+	fi; \
+	exec cargo test --doc --workspace
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo check -p shared --no-default-features
+	@tree=$$(cargo tree -p shared --no-default-features --edges normal,build --target all --prefix none) || exit 1; \
+	if printf '%s\n' "$$tree" | grep '^tokio '; then \
+		echo 'shared without features must not depend on tokio' >&2; exit 1; \
+	fi; \
+	echo 'shared without features does not depend on tokio'

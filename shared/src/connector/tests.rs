@@ -1,0 +1,531 @@
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::mapping::map_unguarded;
+use super::*;
+use crate::limits::CALLBACK_BODY_BYTES_MAX;
+
+const BAMBOOHR: &str = EMBEDDED[0].1;
+
+/// Loaded once, as in a service.
+fn connectors() -> &'static Connectors {
+    static CONNECTORS: LazyLock<Connectors> = LazyLock::new(|| Connectors::embedded().unwrap());
+    &CONNECTORS
+}
+
+/// A connector with the given program that may emit `a.created`, `a.updated` and `a.deleted`.
+fn with_program(program: &str) -> Connector {
+    let text = format!(
+        r#"
+        provider = "acme"
+        name = "Acme"
+        signing_secret = "generated"
+        events = ["a.created", "a.updated", "a.deleted"]
+        verification = {{ token = {{ header = "x-token" }} }}
+        mapping = {{ program = '''{program}''' }}
+        "#
+    );
+    Connector::parse("acme", &text).unwrap()
+}
+
+/// Maps without the bulkhead, so that a panic of jaq fails the test.
+fn map(connector: &Connector, body: &[u8]) -> Result<Vec<MappedEvent>, MapError> {
+    let headers = [
+        ("x-sent".to_owned(), "1".to_owned()),
+        ("x-sent".to_owned(), "2".to_owned()),
+    ];
+    let callback = Callback {
+        method: "POST",
+        query: "a=1&a=2&b=%C3%A9+x",
+        headers: &headers,
+        body,
+    };
+    map_unguarded(&connector.program, &connector.file.events, &callback)
+}
+
+fn mapped(program: &str, body: &str) -> Vec<MappedEvent> {
+    map(&with_program(program), body.as_bytes()).unwrap()
+}
+
+#[test]
+fn connectors_are_shared_between_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Connectors>();
+}
+
+#[test]
+fn embedded_connectors_say_what_accounts_need() {
+    let connectors = connectors();
+    let providers: Vec<&str> = connectors.iter().map(Connector::provider).collect();
+    assert_eq!(providers, ["bamboohr", "greenhouse"]);
+    let source = |provider| connectors.get(provider).unwrap().signing_secret();
+    assert_eq!(source("bamboohr"), SigningSecretSource::Given);
+    assert_eq!(source("greenhouse"), SigningSecretSource::Generated);
+    assert!(
+        connectors
+            .iter()
+            .all(|connector| connector.success_status() == 200)
+    );
+    assert!(connectors.get("acme").is_none());
+}
+
+#[test]
+fn mistakes_in_a_file_are_found_at_load_and_named() {
+    for (from, to, expected) in [
+        ("name = \"BambooHR\"", "", "missing field `name`"),
+        ("name = \"BambooHR\"", "name = \"\"", "f: name: "),
+        (
+            "success_status = 200",
+            "sucess_status = 200",
+            "unknown field `sucess_status`",
+        ),
+        (
+            "success_status = 200",
+            "success_status = 302",
+            "f: success_status: ",
+        ),
+        (
+            "provider = \"bamboohr\"",
+            "provider = \"Bamboo HR\"",
+            "f: provider: ",
+        ),
+        ("\"given\"", "\"taken\"", "unknown variant `taken`"),
+        (
+            "hris_employees.created\",",
+            "hris_employees.made\",",
+            "f: events[0]: ",
+        ),
+        (
+            "\"hris_employees.created\", ",
+            "\"hris_employees.deleted\", ",
+            "f: events[2]: is there twice",
+        ),
+        ("[\"body\", ", "[", "f: verification.hmac.message: "),
+        (
+            "x-bamboohr-timestamp\" }]",
+            "X-BambooHR-Timestamp\" }]",
+            "f: verification.hmac.message: ",
+        ),
+        ("\"sha256\"", "\"md5\"", "unknown variant `md5`"),
+        (
+            "ascii_downcase",
+            "ascii_dwncase",
+            "f: mapping.program: undefined filter \"ascii_dwncase\"",
+        ),
+        (".headers[", ".headers[[", "f: mapping.program: expected "),
+        (".headers[", "\"", "f: mapping.program: expected "),
+    ] {
+        let text = BAMBOOHR.replacen(from, to, 1);
+        assert_ne!(text, BAMBOOHR, "{from}");
+        let error = Connector::parse("f", &text).unwrap_err().to_string();
+        assert!(
+            error.starts_with("f: ") && error.contains(expected),
+            "{to}: {error}"
+        );
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_program_sees_body_headers_and_query() {
+    let events = mapped(
+        r#"{event: "a.created", record_id: .body.id, dedup: .headers["x-sent"], event_data: .query}"#,
+        r#"{"id": 18446744073709551615}"#,
+    );
+    let [event] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(event.record_id, "18446744073709551615");
+    assert_eq!(event.dedup.as_deref(), Some("1, 2"));
+    assert_eq!(
+        event.event_data.as_ref().unwrap().get(),
+        r#"{"a":"1","b":"é x"}"#
+    );
+}
+
+#[test]
+fn a_program_reaches_nothing_but_its_input() {
+    for code in [
+        "now",
+        "env",
+        "$ENV",
+        "input",
+        "inputs",
+        "halt",
+        "halt(1)",
+        "halt_error",
+        "debug",
+        "stderr",
+        "fromjson",
+        "tonumber",
+        "import \"a\" as a; .",
+        "include \"a\"; .",
+        "input_filename",
+        "localtime",
+        "@sh \"\\(.)\"",
+        "test(\"a\")",
+    ] {
+        assert!(Program::compile(code).is_err(), "{code}");
+    }
+}
+
+#[test]
+fn record_ids_are_text_or_whole_numbers() {
+    let program = r#"{event: "a.created", record_id: .body.id}"#;
+    for (id, expected) in [
+        ("7", Some("7")),
+        ("-7", Some("-7")),
+        ("\"x 7\"", Some("x 7")),
+        ("\"\"", None),
+        ("\" \"", None),
+        ("null", None),
+        ("7.5", None),
+        // Longer than 64 bits: read as a fraction, and two such ids could look the same.
+        ("123456789012345678901", None),
+        ("true", None),
+        ("[7]", None),
+        ("{}", None),
+    ] {
+        let result = map(
+            &with_program(program),
+            format!("{{\"id\":{id}}}").as_bytes(),
+        );
+        let found = result.as_ref().map(|events| events[0].record_id.as_str());
+        let error = MapError::RecordId {
+            event: "a.created".to_owned(),
+        };
+        assert_eq!(found, expected.ok_or(&error), "{id}");
+    }
+    let long = format!("{{\"id\":\"{}\"}}", "x".repeat(513));
+    assert!(matches!(
+        map(&with_program(program), long.as_bytes()),
+        Err(MapError::RecordId { .. })
+    ));
+}
+
+#[test]
+fn times_are_read_leniently_and_never_refused() {
+    let program = r#"{event: "a.created", record_id: 1, occurred_at: .body}"#;
+    for (at, expected) in [
+        (
+            "\"2026-01-31T18:42:00+0000\"",
+            Some("2026-01-31T18:42:00.000Z"),
+        ),
+        (
+            "\"2026-01-31T18:42:00+01:00\"",
+            Some("2026-01-31T17:42:00.000Z"),
+        ),
+        (
+            "\"2026-01-31T18:42:00.123456Z\"",
+            Some("2026-01-31T18:42:00.123Z"),
+        ),
+        ("\"2026-01-31T18:42:00\"", Some("2026-01-31T18:42:00.000Z")),
+        ("\"2026-01-31 18:42:00\"", Some("2026-01-31T18:42:00.000Z")),
+        ("1769884920", Some("2026-01-31T18:42:00.000Z")),
+        ("9223372036854775807", None),
+        ("18446744073709551615", None),
+        ("1.5", None),
+        ("\"soon\"", None),
+        ("\"\"", None),
+        ("null", None),
+        ("{}", None),
+    ] {
+        let found = mapped(program, at)[0]
+            .occurred_at
+            .map(|time| time.to_string());
+        assert_eq!(found.as_deref(), expected, "{at}");
+    }
+}
+
+#[test]
+fn dedup_names_the_change_or_is_absent() {
+    let program = r#"{event: "a.created", record_id: 1, dedup: .body}"#;
+    for (dedup, expected) in [
+        ("null", None),
+        ("\"\"", None),
+        ("\"x\"", Some("x")),
+        ("7", Some("7")),
+        ("false", Some("false")),
+        (
+            r#"{"b": 1, "a": [null, 1.50]}"#,
+            Some(r#"{"a":[null,1.5],"b":1}"#),
+        ),
+    ] {
+        assert_eq!(
+            mapped(program, dedup)[0].dedup.as_deref(),
+            expected,
+            "{dedup}"
+        );
+    }
+}
+
+#[test]
+fn event_data_keeps_the_order_that_the_program_gave() {
+    let program = r#"{event: "a.created", record_id: 1, event_data: ({z: .body, a: 1.50, n: null, e: ""} | omit_missing)}"#;
+    let events = mapped(
+        program,
+        r#"{"k":"<é\u0007\"\ud83d\ude00","f":-0.25,"big":18446744073709551615}"#,
+    );
+    let data = events[0].event_data.as_ref().unwrap().get();
+    assert_eq!(
+        data,
+        r#"{"z":{"k":"<é\u0007\"😀","f":-0.25,"big":18446744073709551615},"a":1.5}"#
+    );
+}
+
+#[test]
+fn invalid_outputs_are_the_connectors_fault_and_quote_nothing() {
+    for (output, expected) in [
+        ("7", MapError::InvalidOutput("not an object")),
+        (
+            r#"{event: "b.created", record_id: 1}"#,
+            MapError::InvalidOutput("an event that the connector does not declare"),
+        ),
+        (
+            r#"{record_id: 1}"#,
+            MapError::InvalidOutput("an event that the connector does not declare"),
+        ),
+        (
+            r#"{event: "a.created", record_id: 1, data: {}}"#,
+            MapError::InvalidOutput("an unknown field"),
+        ),
+        (
+            r#"{event: "a.created", record_id: 1, event_data: []}"#,
+            MapError::InvalidOutput("event_data is no object"),
+        ),
+        (
+            r#"{event: "a.created", record_id: 1, event_data: {a: (0 / 0)}}"#,
+            MapError::InvalidOutput("a value that JSON cannot say"),
+        ),
+        (
+            r#"{event: "a.created", record_id: 1, event_data: {(.body): 1}}"#,
+            MapError::InvalidOutput("a value that JSON cannot say"),
+        ),
+        (r#"error("the payload")"#, MapError::Failed),
+        (".body.a", MapError::Failed),
+    ] {
+        assert_eq!(
+            map(&with_program(output), b"[1]").unwrap_err(),
+            expected,
+            "{output}"
+        );
+    }
+}
+
+#[test]
+fn bodies_that_are_no_json_are_refused() {
+    let deep = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
+    let identity = with_program("empty");
+    for body in [
+        &b""[..],
+        b"{",
+        b"a=1&b=2",
+        b"{} {}",
+        b"\"\xff\"",
+        b"NaN",
+        b"\xef\xbb\xbf{}",
+        &deep(128),
+        &deep(500_000),
+        &vec![b'['; 1 << 20],
+    ] {
+        assert_eq!(map(&identity, body).unwrap_err(), MapError::NotJson);
+    }
+    assert!(map(&identity, &deep(127)).unwrap().is_empty());
+    let long = vec![b' '; CALLBACK_BODY_BYTES_MAX + 1];
+    assert_eq!(map(&identity, &long).unwrap_err(), MapError::TooLarge);
+}
+
+#[test]
+fn outputs_are_limited_in_number_and_size() {
+    let events = |count: usize| format!(r#"range({count}) | {{event: "a.created", record_id: .}}"#);
+    assert_eq!(mapped(&events(1_000), "0").len(), EVENTS_PER_CALLBACK_MAX);
+    assert_eq!(
+        map(&with_program(&events(1_001)), b"0").unwrap_err(),
+        MapError::TooMuch
+    );
+    let endless = r#"repeat({event: "a.created", record_id: "1"})"#;
+    assert_eq!(
+        map(&with_program(endless), b"0").unwrap_err(),
+        MapError::TooMuch
+    );
+
+    let body = format!("\"{}\"", "x".repeat(1_000_000));
+    for field in ["dedup: .body", "event_data: {a: .body}", "dedup: [.body]"] {
+        let copies = |count: usize| {
+            let program = format!(
+                r#". as {{$body}} | range({count}) as $i | {{body: $body}} | {{event: "a.created", record_id: "1", {field}}}"#
+            );
+            map(&with_program(&program), body.as_bytes()).map(|events| events.len())
+        };
+        assert_eq!(copies(8), Ok(8), "{field}");
+        assert_eq!(copies(9), Err(MapError::TooMuch), "{field}");
+    }
+    let nested =
+        r#"{event: "a.created", record_id: 1, event_data: (reduce range(200) as $i ({}; {a: .}))}"#;
+    assert_eq!(
+        map(&with_program(nested), b"0").unwrap_err(),
+        MapError::InvalidOutput("a value that JSON cannot say")
+    );
+}
+
+/// The largest bodies of the worst shapes: neither the stack nor the time may give out.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures that mapping is not quadratic"
+)]
+fn a_body_as_large_as_allowed_is_mapped_in_bounded_time() {
+    let connectors = connectors();
+    let fill = |item: &dyn Fn(usize) -> String, bytes: usize| {
+        let mut text = String::new();
+        for index in 0.. {
+            let next = item(index);
+            if text.len() + next.len() >= bytes {
+                return text.trim_end_matches(',').to_owned();
+            }
+            text += &next;
+        }
+        text
+    };
+    let room = CALLBACK_BODY_BYTES_MAX - 200;
+    let fields = fill(&|index| format!("\"Field {index}\":{index},"), room);
+    let items = fill(&|index| format!("{{\"id\":{index}}},"), room);
+    let ids = fill(&|index| format!("{index},"), room);
+    let data = "x".repeat(900);
+    let full = fill(
+        &|index| {
+            if index < 1_000 {
+                format!("{{\"id\":{index},\"fields\":{{\"a\":\"{data}\"}}}},")
+            } else {
+                " ".repeat(1 << 20)
+            }
+        },
+        room,
+    );
+    for (provider, body, expected) in [
+        (
+            "bamboohr",
+            format!("{{\"employees\":[{{\"id\":1,\"fields\":{{{fields}}}}}]}}"),
+            Ok(1),
+        ),
+        (
+            "bamboohr",
+            format!("{{\"employees\":[{items}]}}"),
+            Err(MapError::TooMuch),
+        ),
+        ("bamboohr", format!("{{\"employees\":[{full}]}}"), Ok(1_000)),
+        ("bamboohr", format!("{{\"employees\":{{{fields}}}}}"), Ok(0)),
+        (
+            "greenhouse",
+            format!(
+                "{{\"action\":\"delete_candidate\",\"payload\":{{\"person\":{{\"id\":1,\"deleted_application_ids\":[{ids}]}}}}}}"
+            ),
+            Err(MapError::TooMuch),
+        ),
+        (
+            "greenhouse",
+            format!(
+                "{{\"action\":\"update_candidate\",\"payload\":{{\"candidate\":{{\"id\":1,\"email_addresses\":[{items}]}}}}}}"
+            ),
+            Ok(1),
+        ),
+        ("greenhouse", format!("{{\"action\":[{ids}]}}"), Ok(0)),
+    ] {
+        assert!(body.len() <= CALLBACK_BODY_BYTES_MAX);
+        let started = Instant::now();
+        let result =
+            map(connectors.get(provider).unwrap(), body.as_bytes()).map(|events| events.len());
+        let start: String = body.chars().take(60).collect();
+        assert_eq!(result, expected, "{start}");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{start}: {:?}",
+            started.elapsed()
+        );
+    }
+}
+
+/// JSON of the shapes and field names that the connectors look for, with anything inside.
+fn callback_body() -> impl Strategy<Value = serde_json::Value> {
+    let names = prop::sample::select(vec![
+        "action",
+        "payload",
+        "application",
+        "candidate",
+        "person",
+        "job",
+        "job_post",
+        "interview",
+        "id",
+        "employees",
+        "fields",
+        "type",
+        "data",
+        "timestamp",
+        "employeeId",
+        "value",
+        "status",
+        "jobs",
+        "email_addresses",
+        "deleted_application_ids",
+        "new_candidate_id",
+        "applied_at",
+        "created_at",
+    ]);
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        ".{0,12}".prop_map(Into::into),
+        prop::sample::select(vec![
+            "merge_candidate",
+            "delete_candidate",
+            "new_candidate_application",
+            "update_candidate",
+            "job_created",
+            "job_post_deleted",
+            "employee.updated",
+            "Updated",
+            "9999-12-31T23:59:59Z",
+            "2026-01-01T00:00:00Z",
+        ])
+        .prop_map(Into::into),
+    ];
+    leaf.prop_recursive(5, 40, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::btree_map(names.clone(), inner, 0..6).prop_map(|map| map
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..300), query in ".{0,40}", value in ".{0,20}") {
+        for connector in connectors().iter() {
+            let headers = [("greenhouse-event-id".to_owned(), value.clone())];
+            let callback = Callback { method: "POST", query: &query, headers: &headers, body: &body };
+            prop_assert!(connector.verify(&callback, Some("secret"), Timestamp::default()).is_err());
+            map_unguarded(&connector.program, &connector.file.events, &callback).ok();
+        }
+    }
+
+    #[test]
+    fn whatever_maps_is_well_formed(body in callback_body()) {
+        for connector in connectors().iter() {
+            for event in map(connector, body.to_string().as_bytes()).unwrap_or_default() {
+                prop_assert!(connector.events().contains(&event.event));
+                prop_assert!(!event.record_id.trim().is_empty());
+                prop_assert!(event.dedup.is_none_or(|dedup| !dedup.is_empty()));
+                let is_object = event.event_data.is_none_or(|data| data.get().as_bytes()[0] == b'{');
+                prop_assert!(is_object);
+            }
+        }
+    }
+}

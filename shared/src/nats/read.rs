@@ -1,0 +1,198 @@
+//! Bounded reads of a stream: up to a sequence that is known to be there.
+//!
+//! An end of stream proves nothing, for a lagging replica or a dropped connection ends one too.
+//! Only reaching a sequence that the leader named proves that all before it was read.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
+use super::Unavailable;
+use crate::ids::Sequence;
+
+/// Without a message for this long, a read is given up and begun anew by its caller.
+const STALLED: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const EXPIRES: Duration = Duration::from_secs(4);
+/// Consumers that were left behind go away after this.
+const CONSUMER_LINGER: Duration = Duration::from_secs(10);
+/// Bounds what lies in the client's buffers.
+const BATCH_MESSAGES: usize = 500;
+
+/// A message read back.
+#[derive(Clone, Debug)]
+pub struct StoredMessage {
+    pub sequence: Sequence,
+    pub subject: String,
+    pub payload: Bytes,
+    pub message_id: Option<String>,
+}
+
+/// What a bounded read gave: every message that matches in (after, through].
+#[derive(Clone, Debug)]
+pub struct RangeRead {
+    pub messages: Vec<StoredMessage>,
+    pub through: Sequence,
+}
+
+/// The last message on the subjects that `filter` names, by the leader's word.
+pub async fn last_matching(
+    stream: &Stream<()>,
+    filter: &str,
+) -> Result<Option<StoredMessage>, Unavailable> {
+    match stream.get_last_raw_message_by_subject(filter).await {
+        Ok(message) => Ok(Some(StoredMessage {
+            sequence: Sequence(message.sequence),
+            subject: message.subject.to_string(),
+            message_id: message_id(&message.headers),
+            payload: message.payload,
+        })),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(Unavailable::new(error)),
+    }
+}
+
+/// Reads what matches `filter` after `after`: at most `max_messages` messages and about
+/// `max_bytes` bytes, or all that there are. `known` is a sequence that the stream is known to
+/// have reached; when nothing more matches, the read goes through it.
+pub async fn read_range(
+    stream: &Stream<()>,
+    filter: &str,
+    after: Sequence,
+    known: Sequence,
+    (max_messages, max_bytes): (usize, usize),
+) -> Result<RangeRead, Unavailable> {
+    let last = last_matching(stream, filter).await?;
+    let mut read = RangeRead {
+        messages: Vec::new(),
+        through: known.max(after),
+    };
+    let Some(last) = last.map(|last| last.sequence).filter(|last| *last > after) else {
+        return Ok(read);
+    };
+    let mut messages = open(stream, filter, after).await?;
+    let mut bytes = 0;
+    loop {
+        let message = next(&mut messages).await?;
+        let sequence = message.sequence;
+        bytes += message.payload.len();
+        read.messages.push(message);
+        if sequence >= last {
+            read.through = known.max(sequence);
+            return Ok(read);
+        }
+        if read.messages.len() >= max_messages || bytes >= max_bytes {
+            read.through = sequence;
+            return Ok(read);
+        }
+    }
+}
+
+/// Reads everything that matches `filter` after `after`, message by message, through the last
+/// one that the leader had when the read began.
+pub async fn read_all(
+    stream: &Stream<()>,
+    filter: &str,
+    after: Sequence,
+    mut each: impl FnMut(StoredMessage),
+) -> Result<(), Unavailable> {
+    let last = last_matching(stream, filter).await?;
+    let Some(last) = last.map(|last| last.sequence).filter(|last| *last > after) else {
+        return Ok(());
+    };
+    let mut messages = open(stream, filter, after).await?;
+    loop {
+        let message = next(&mut messages).await?;
+        let sequence = message.sequence;
+        each(message);
+        if sequence >= last {
+            return Ok(());
+        }
+    }
+}
+
+/// Messages of an unacknowledged, in-memory consumer. The consumer's own numbering must have no
+/// gap: without acknowledgements, what got lost on the way is not sent again.
+pub(super) struct Messages {
+    stream: pull::Stream,
+    delivered: u64,
+}
+
+/// Starts from the message after `after`.
+pub(super) async fn open(
+    stream: &Stream<()>,
+    filter: &str,
+    after: Sequence,
+) -> Result<Messages, Unavailable> {
+    let consumer = stream
+        .create_consumer(pull::Config {
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: CONSUMER_LINGER,
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: after.next().0,
+            },
+            filter_subject: filter.to_owned(),
+            ..pull::Config::default()
+        })
+        .await
+        .map_err(Unavailable::new)?;
+    let stream = consumer
+        .stream()
+        .max_messages_per_batch(BATCH_MESSAGES)
+        .heartbeat(HEARTBEAT)
+        .expires(EXPIRES)
+        .messages()
+        .await
+        .map_err(Unavailable::new)?;
+    Ok(Messages {
+        stream,
+        delivered: 0,
+    })
+}
+
+impl Messages {
+    /// The next message, however long it takes. An error ends the consumer's use.
+    pub(super) async fn next(&mut self) -> Result<StoredMessage, Unavailable> {
+        match self.stream.next().await {
+            Some(Ok(message)) => self.stored(message),
+            Some(Err(error)) => Err(Unavailable::new(error)),
+            None => Err(Unavailable("the read ended early".into())),
+        }
+    }
+
+    fn stored(
+        &mut self,
+        message: async_nats::jetstream::Message,
+    ) -> Result<StoredMessage, Unavailable> {
+        let info = message.info().map_err(Unavailable::new)?;
+        let sequence = Sequence(info.stream_sequence);
+        self.delivered += 1;
+        if info.consumer_sequence != self.delivered {
+            return Err(Unavailable("a message was lost on the way".into()));
+        }
+        let message = message.message;
+        Ok(StoredMessage {
+            sequence,
+            subject: message.subject.into_string(),
+            message_id: message.headers.as_ref().and_then(message_id),
+            payload: message.payload,
+        })
+    }
+}
+
+async fn next(messages: &mut Messages) -> Result<StoredMessage, Unavailable> {
+    tokio::time::timeout(STALLED, messages.next())
+        .await
+        .unwrap_or_else(|_| Err(Unavailable("the read stalled".into())))
+}
+
+fn message_id(headers: &async_nats::HeaderMap) -> Option<String> {
+    headers
+        .get(async_nats::header::NATS_MESSAGE_ID)
+        .map(|value| value.as_str().to_owned())
+}

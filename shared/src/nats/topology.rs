@@ -1,0 +1,161 @@
+//! Declares the three streams, idempotently, whichever service starts first.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::{self, ErrorCode};
+
+use super::{Nats, Unavailable, context};
+use crate::partition::PartitionCount;
+use crate::subjects;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// EVENTS' retention; JOURNAL's exceeds it by the longest span of retries (rule 21).
+const EVENTS_AGE: Duration = DAY.saturating_mul(7);
+const JOURNAL_AGE: Duration = DAY.saturating_mul(14);
+const DEDUP_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// The server's default of 1,000 would be reached by catch-up reads of many webhooks.
+const CONSUMERS_MAX: i32 = 10_000;
+const PARTITIONS_KEY: &str = "carillon.partitions";
+const GENERATION_KEY: &str = "carillon.generation";
+
+/// What the streams are declared with when they do not exist yet.
+#[derive(Clone, Copy, Debug)]
+pub struct TopologySettings {
+    /// Stream replicas, 1, 3 or 5.
+    pub replicas: usize,
+    /// Of a new EVENTS stream; an existing one says its own.
+    pub partitions: PartitionCount,
+}
+
+/// Why the streams cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TopologyError {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error("stream {stream} is not one of ours: {detail}")]
+    Foreign { stream: &'static str, detail: String },
+}
+
+/// Creates what is missing and reads the partition count and generation from EVENTS.
+pub async fn ensure(
+    client: &async_nats::Client,
+    settings: &TopologySettings,
+) -> Result<Nats, TopologyError> {
+    let context = context(client);
+    let events = ensure_stream(&context, subjects::EVENTS, events(settings)).await?;
+    let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
+    let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
+    let metadata = &events.cached_info().config.metadata;
+    let partitions = number(metadata, PARTITIONS_KEY).and_then(|count| {
+        u16::try_from(count).ok().and_then(PartitionCount::new)
+    });
+    let (Some(partitions), Some(generation)) = (partitions, number(metadata, GENERATION_KEY))
+    else {
+        return Err(TopologyError::Foreign {
+            stream: subjects::EVENTS,
+            detail: format!("its metadata lacks {PARTITIONS_KEY} or {GENERATION_KEY}"),
+        });
+    };
+    Ok(Nats {
+        client: client.clone(),
+        events: without_info(&context, &events).await?,
+        registry: without_info(&context, &registry).await?,
+        journal: without_info(&context, &journal).await?,
+        context,
+        partitions,
+        generation,
+    })
+}
+
+fn number(metadata: &HashMap<String, String>, key: &str) -> Option<u32> {
+    metadata.get(key)?.parse().ok()
+}
+
+async fn without_info(
+    context: &jetstream::Context,
+    stream: &Stream,
+) -> Result<Stream<()>, Unavailable> {
+    context
+        .get_stream_no_info(&stream.cached_info().config.name)
+        .await
+        .map_err(Unavailable::new)
+}
+
+async fn ensure_stream(
+    context: &jetstream::Context,
+    name: &'static str,
+    config: Config,
+) -> Result<Stream, TopologyError> {
+    match context.get_stream(name).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(detail)
+                if detail.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
+            _ => return Err(Unavailable::new(error).into()),
+        },
+    }
+    match context.create_stream(config).await {
+        Ok(stream) => Ok(stream),
+        Err(error) => match error.kind() {
+            // Another replica made it meanwhile, with its own partition count.
+            CreateStreamErrorKind::JetStream(detail)
+                if detail.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+            {
+                context
+                    .get_stream(name)
+                    .await
+                    .map_err(|error| Unavailable::new(error).into())
+            }
+            _ => Err(Unavailable::new(error).into()),
+        },
+    }
+}
+
+fn base(name: &str, subject: &str, settings: &TopologySettings) -> Config {
+    Config {
+        name: name.into(),
+        subjects: vec![subject.into()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        // A full stream refuses; discarding old messages would lose what was promised.
+        discard: DiscardPolicy::New,
+        max_consumers: CONSUMERS_MAX,
+        max_messages: -1,
+        max_bytes: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        ..Config::default()
+    }
+}
+
+fn events(settings: &TopologySettings) -> Config {
+    Config {
+        max_age: EVENTS_AGE,
+        duplicate_window: DEDUP_WINDOW,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        metadata: HashMap::from([
+            (PARTITIONS_KEY.into(), settings.partitions.get().to_string()),
+            (GENERATION_KEY.into(), "1".into()),
+        ]),
+        ..base(subjects::EVENTS, subjects::EVENTS_ALL, settings)
+    }
+}
+
+fn registry(settings: &TopologySettings) -> Config {
+    base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
+}
+
+fn journal(settings: &TopologySettings) -> Config {
+    Config {
+        max_age: JOURNAL_AGE,
+        allow_direct: true,
+        // The epoch entry outlives `max_age` by a TTL of never.
+        allow_message_ttl: true,
+        ..base(subjects::JOURNAL, subjects::JOURNAL_ALL, settings)
+    }
+}
