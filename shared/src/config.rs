@@ -146,7 +146,10 @@ impl Raw {
         let master_keys = match MasterKeys::new(self.master_key.reveal(), &previous) {
             Ok(keys) => keys,
             Err(_) if self.master_key.reveal().is_empty() => {
-                return invalid("master_key", "must be set; make one with: openssl rand -base64 32");
+                return invalid(
+                    "master_key",
+                    "must be set; make one with: openssl rand -base64 32",
+                );
             }
             Err(error) => return invalid("master_key", error),
         };
@@ -225,13 +228,28 @@ fn address(
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = |path: &Option<PathBuf>| {
-            path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+            path.as_ref()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default()
         };
-        let cidrs: Vec<_> = self.endpoint_allow_cidrs.iter().map(ToString::to_string).collect();
-        let urls: Vec<_> = self.nats.urls.iter().map(|url| without_password(url)).collect();
+        let cidrs: Vec<_> = self
+            .endpoint_allow_cidrs
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let urls: Vec<_> = self
+            .nats
+            .urls
+            .iter()
+            .map(|url| without_password(url))
+            .collect();
         writeln!(f, "# effective settings of {}", self.service.name())?;
         writeln!(f, "nats_url = {urls:?}")?;
-        writeln!(f, "nats_credentials_file = {:?}", file(&self.nats.credentials_file))?;
+        writeln!(
+            f,
+            "nats_credentials_file = {:?}",
+            file(&self.nats.credentials_file)
+        )?;
         writeln!(f, "nats_tls_ca_file = {:?}", file(&self.nats.tls_ca_file))?;
         writeln!(f, "stream_replicas = {}", self.topology.replicas)?;
         writeln!(f, "partitions = {}", self.topology.partitions.get())?;
@@ -239,15 +257,23 @@ impl fmt::Display for Settings {
         writeln!(f, "ops_addr = \"{}\"", self.ops_addr)?;
         writeln!(f, "public_ingest_url = {:?}", self.public_ingest_url)?;
         writeln!(f, "master_key = \"(set)\"")?;
-        let token = if self.admin_token.is_some() { "(set)" } else { "" };
+        let token = if self.admin_token.is_some() {
+            "(set)"
+        } else {
+            ""
+        };
         writeln!(f, "admin_token = \"{token}\"")?;
         writeln!(f, "endpoint_allow_cidrs = {cidrs:?}")?;
         writeln!(f, "connectors_dir = {:?}", file(&self.connectors_dir))?;
         writeln!(f, "log = {:?}", self.log)?;
-        write!(f, "log_format = \"{}\"", match self.log_format {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        })
+        write!(
+            f,
+            "log_format = \"{}\"",
+            match self.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }
+        )
     }
 }
 

@@ -26,7 +26,12 @@ pub struct FieldError {
 }
 
 impl Problem {
-    fn new(status: u16, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    fn new(
+        status: u16,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             status,
             code,
@@ -42,7 +47,12 @@ impl Problem {
     }
 
     pub fn unauthorized() -> Self {
-        Self::new(401, "unauthorized", "No valid credentials", "send a valid API key")
+        Self::new(
+            401,
+            "unauthorized",
+            "No valid credentials",
+            "send a valid API key",
+        )
     }
 
     pub fn bad_signature() -> Self {
@@ -60,16 +70,31 @@ impl Problem {
     }
 
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "method_not_allowed", "Method not allowed", "see the documentation")
+        Self::new(
+            405,
+            "method_not_allowed",
+            "Method not allowed",
+            "see the documentation",
+        )
     }
 
     pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(409, "conflict", "In conflict with the current state", detail)
+        Self::new(
+            409,
+            "conflict",
+            "In conflict with the current state",
+            detail,
+        )
     }
 
     /// The `If-Match` header names an older version.
     pub fn stale() -> Self {
-        Self::new(412, "stale", "Changed meanwhile", "read the current version and try again")
+        Self::new(
+            412,
+            "stale",
+            "Changed meanwhile",
+            "read the current version and try again",
+        )
     }
 
     pub fn too_large(detail: impl Into<String>) -> Self {

@@ -228,8 +228,14 @@ mod tests {
         let open = |keys: MasterKeys, context: &[u8]| {
             keys.unseal(&sealed, context).map(|plain| plain.to_vec())
         };
-        assert_eq!(open(keys(1, &[]), b"prj/credentials"), Ok(b"secret".to_vec()));
-        assert_eq!(open(keys(2, &[1]), b"prj/credentials"), Ok(b"secret".to_vec()));
+        assert_eq!(
+            open(keys(1, &[]), b"prj/credentials"),
+            Ok(b"secret".to_vec())
+        );
+        assert_eq!(
+            open(keys(2, &[1]), b"prj/credentials"),
+            Ok(b"secret".to_vec())
+        );
         assert_eq!(open(keys(1, &[]), b"other"), Err(UnsealError::Damaged));
         assert!(matches!(
             open(keys(2, &[]), b"prj/credentials"),
@@ -254,7 +260,11 @@ mod tests {
     #[test]
     fn secrets_do_not_print() {
         assert_eq!(format!("{:?}", Secret::new("hush")), "Secret(…)");
-        assert!(new_signing_secret(&[0; 32]).reveal().starts_with("whsec_AAAA"));
+        assert!(
+            new_signing_secret(&[0; 32])
+                .reveal()
+                .starts_with("whsec_AAAA")
+        );
         assert!(MasterKeys::new("short", &[]).is_err());
     }
 }

@@ -104,7 +104,9 @@ mod tests {
     fn stackone_signature_is_keyed_with_the_whole_text() {
         // Recomputed with Node: createHmac('sha256', secret).update(body).digest('base64url').
         let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-        let signature = Signer::new(&secret).unwrap().stackone(br#"{"test": 2432232314}"#);
+        let signature = Signer::new(&secret)
+            .unwrap()
+            .stackone(br#"{"test": 2432232314}"#);
         assert_eq!(signature, "gOyKic480iEzoQZsrstNBP6nRnZXyFFNcX7ELDilyUw");
         assert_eq!(signature.len(), 43);
     }
@@ -127,7 +129,12 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_secrets() {
-        for text in ["", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+        for text in [
+            "",
+            "whsec_",
+            "whsec_AAAA",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        ] {
             assert!(Signer::new(&Secret::new(text)).is_err(), "{text:?}");
         }
     }

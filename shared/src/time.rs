@@ -123,9 +123,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
-            Err(before) => {
-                -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX)
-            }
+            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
         };
         Timestamp::from_millis(since_epoch)
     }

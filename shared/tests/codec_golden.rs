@@ -1,5 +1,11 @@
 //! Bytes of every released version still decode to the same values, and nothing else decodes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers may fail loudly"
+)]
+
 use std::path::Path;
 
 use bytes::Bytes;
@@ -11,7 +17,7 @@ use shared::domain::event::{Event, EventType, Source};
 use shared::domain::filter::Selection;
 use shared::domain::journal::{
     AttemptEntry, EntryPlace, EpochEntry, ExhaustReason, Failure, JournalEntry, Links, Pack,
-    SkipReason,
+    SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
 use shared::domain::registry::{RegistryEntry, RegistryRecord};
@@ -97,10 +103,17 @@ fn pack() -> Pack {
                 failure,
                 reason: ExhaustReason::Schedule,
             },
-            JournalEntry::Skipped {
+            JournalEntry::Ended {
                 webhook,
                 position: position(71),
-                reason: SkipReason::Deleted,
+                event: EventId::from_bytes([3; 16]),
+                end: UnsentEnd::Skipped(SkipReason::Erased),
+            },
+            JournalEntry::Ended {
+                webhook,
+                position: position(72),
+                event: EventId::from_bytes([3; 16]),
+                end: UnsentEnd::Exhausted(ExhaustReason::Expired),
             },
             JournalEntry::AccountsProjected {
                 registry_sequence: Sequence(6),
@@ -118,7 +131,8 @@ fn records() -> Vec<RegistryRecord> {
         origin_username: Some("ada".into()),
         sealed_secrets: vec![9; 40],
     };
-    let selection = r#"["*",{"event":"hris_employees.*","providers":["bamboohr"],"sources":["native"]}]"#;
+    let selection =
+        r#"["*",{"event":"hris_employees.*","providers":["bamboohr"],"sources":["native"]}]"#;
     let webhook = WebhookDefinition {
         dialect: Dialect::Stackone,
         sealed_endpoint: vec![8; 60],
@@ -136,7 +150,9 @@ fn records() -> Vec<RegistryRecord> {
             name: "Acme".into(),
         },
         RegistryEntry::ProjectDeleted,
-        RegistryEntry::DataKeyCreated { sealed: vec![1; 77] },
+        RegistryEntry::DataKeyCreated {
+            sealed: vec![1; 77],
+        },
         RegistryEntry::ApiKeyCreated {
             name: "ci".into(),
             hash: [5; 32],

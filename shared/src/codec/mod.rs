@@ -81,7 +81,10 @@ fn configuration() -> impl bincode::config::Config {
 fn encode<T: serde::Serialize>(wire: &T, more: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256 + more);
     bytes.push(VERSION_1);
-    #[expect(clippy::expect_used, reason = "wire structs hold nothing that bincode cannot encode")]
+    #[expect(
+        clippy::expect_used,
+        reason = "wire structs hold nothing that bincode cannot encode"
+    )]
     bincode::serde::encode_into_std_write(wire, &mut bytes, configuration())
         .expect("a Vec takes all bytes and wire structs have known lengths");
     bytes
@@ -90,11 +93,9 @@ fn encode<T: serde::Serialize>(wire: &T, more: usize) -> Vec<u8> {
 /// The message and how many bytes it took, the version byte included.
 fn decode<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, usize), DecodeError> {
     match bytes.split_first() {
-        Some((&VERSION_1, rest)) => {
-            bincode::serde::borrow_decode_from_slice(rest, configuration())
-                .map(|(wire, used)| (wire, used + 1))
-                .map_err(DecodeError::malformed)
-        }
+        Some((&VERSION_1, rest)) => bincode::serde::borrow_decode_from_slice(rest, configuration())
+            .map(|(wire, used)| (wire, used + 1))
+            .map_err(DecodeError::malformed),
         Some((&version, _)) => Err(DecodeError::UnknownVersion(version)),
         None => Err(DecodeError::malformed("empty")),
     }

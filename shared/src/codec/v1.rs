@@ -161,10 +161,11 @@ enum Entry {
         failure: Failure,
         reason: ExhaustReason,
     },
-    Skipped {
+    Ended {
         webhook: Id,
         position: Position,
-        reason: SkipReason,
+        event: Id,
+        end: UnsentEnd,
     },
     AccountsProjected {
         registry_sequence: u64,
@@ -210,8 +211,15 @@ enum FailureKind {
 }
 
 #[derive(Serialize, Deserialize)]
+enum UnsentEnd {
+    Skipped(SkipReason),
+    Exhausted(ExhaustReason),
+}
+
+#[derive(Serialize, Deserialize)]
 enum ExhaustReason {
     Schedule,
+    Expired,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -272,7 +280,11 @@ impl From<&domain::JournalEntry> for Entry {
     fn from(entry: &domain::JournalEntry) -> Self {
         use domain::JournalEntry as E;
         match entry {
-            E::ConfigApplied { webhook, registry_sequence, from } => Self::ConfigApplied {
+            E::ConfigApplied {
+                webhook,
+                registry_sequence,
+                from,
+            } => Self::ConfigApplied {
                 webhook: webhook.to_bytes(),
                 registry_sequence: registry_sequence.0,
                 from: (*from).into(),
@@ -281,22 +293,37 @@ impl From<&domain::JournalEntry> for Entry {
                 attempt: attempt.into(),
                 status: *status,
             },
-            E::AttemptFailed { attempt, failure, retry_at } => Self::AttemptFailed {
+            E::AttemptFailed {
+                attempt,
+                failure,
+                retry_at,
+            } => Self::AttemptFailed {
                 attempt: attempt.into(),
                 failure: failure.into(),
                 retry_at_ms: retry_at.as_millis(),
             },
-            E::Exhausted { attempt, failure, reason } => Self::Exhausted {
+            E::Exhausted {
+                attempt,
+                failure,
+                reason,
+            } => Self::Exhausted {
                 attempt: attempt.into(),
                 failure: failure.into(),
-                reason: match reason {
-                    domain::ExhaustReason::Schedule => ExhaustReason::Schedule,
-                },
+                reason: (*reason).into(),
             },
-            E::Skipped { webhook, position, reason } => Self::Skipped {
+            E::Ended {
+                webhook,
+                position,
+                event,
+                end,
+            } => Self::Ended {
                 webhook: webhook.to_bytes(),
                 position: (*position).into(),
-                reason: (*reason).into(),
+                event: event.to_bytes(),
+                end: match end {
+                    domain::UnsentEnd::Skipped(reason) => UnsentEnd::Skipped((*reason).into()),
+                    domain::UnsentEnd::Exhausted(reason) => UnsentEnd::Exhausted((*reason).into()),
+                },
             },
             E::AccountsProjected { registry_sequence } => Self::AccountsProjected {
                 registry_sequence: registry_sequence.0,
@@ -308,7 +335,11 @@ impl From<&domain::JournalEntry> for Entry {
 impl From<Entry> for domain::JournalEntry {
     fn from(wire: Entry) -> Self {
         match wire {
-            Entry::ConfigApplied { webhook, registry_sequence, from } => Self::ConfigApplied {
+            Entry::ConfigApplied {
+                webhook,
+                registry_sequence,
+                from,
+            } => Self::ConfigApplied {
                 webhook: WebhookId::from_bytes(webhook),
                 registry_sequence: Sequence(registry_sequence),
                 from: from.into(),
@@ -317,22 +348,37 @@ impl From<Entry> for domain::JournalEntry {
                 attempt: attempt.into(),
                 status,
             },
-            Entry::AttemptFailed { attempt, failure, retry_at_ms } => Self::AttemptFailed {
+            Entry::AttemptFailed {
+                attempt,
+                failure,
+                retry_at_ms,
+            } => Self::AttemptFailed {
                 attempt: attempt.into(),
                 failure: failure.into(),
                 retry_at: Timestamp::from_millis(retry_at_ms),
             },
-            Entry::Exhausted { attempt, failure, reason } => Self::Exhausted {
+            Entry::Exhausted {
+                attempt,
+                failure,
+                reason,
+            } => Self::Exhausted {
                 attempt: attempt.into(),
                 failure: failure.into(),
-                reason: match reason {
-                    ExhaustReason::Schedule => domain::ExhaustReason::Schedule,
-                },
+                reason: reason.into(),
             },
-            Entry::Skipped { webhook, position, reason } => Self::Skipped {
+            Entry::Ended {
+                webhook,
+                position,
+                event,
+                end,
+            } => Self::Ended {
                 webhook: WebhookId::from_bytes(webhook),
                 position: position.into(),
-                reason: reason.into(),
+                event: EventId::from_bytes(event),
+                end: match end {
+                    UnsentEnd::Skipped(reason) => domain::UnsentEnd::Skipped(reason.into()),
+                    UnsentEnd::Exhausted(reason) => domain::UnsentEnd::Exhausted(reason.into()),
+                },
             },
             Entry::AccountsProjected { registry_sequence } => Self::AccountsProjected {
                 registry_sequence: Sequence(registry_sequence),
@@ -419,6 +465,24 @@ impl From<Failure> for domain::Failure {
             },
             status: wire.status,
             sealed_answer: wire.sealed_answer,
+        }
+    }
+}
+
+impl From<domain::ExhaustReason> for ExhaustReason {
+    fn from(reason: domain::ExhaustReason) -> Self {
+        match reason {
+            domain::ExhaustReason::Schedule => Self::Schedule,
+            domain::ExhaustReason::Expired => Self::Expired,
+        }
+    }
+}
+
+impl From<ExhaustReason> for domain::ExhaustReason {
+    fn from(wire: ExhaustReason) -> Self {
+        match wire {
+            ExhaustReason::Schedule => Self::Schedule,
+            ExhaustReason::Expired => Self::Expired,
         }
     }
 }

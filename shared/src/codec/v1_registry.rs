@@ -25,18 +25,31 @@ pub(super) struct Record {
 
 #[derive(Serialize, Deserialize)]
 enum Entry {
-    ProjectCreated { name: String },
+    ProjectCreated {
+        name: String,
+    },
     ProjectDeleted,
-    DataKeyCreated { sealed: Vec<u8> },
-    ApiKeyCreated { name: String, hash: [u8; 32] },
+    DataKeyCreated {
+        sealed: Vec<u8>,
+    },
+    ApiKeyCreated {
+        name: String,
+        hash: [u8; 32],
+    },
     ApiKeyRevoked,
     AccountCreated(AccountDefinition),
     AccountUpdated(AccountDefinition),
     AccountDeleted(AccountDefinition),
-    WebhookCreated { from: Position, definition: WebhookDefinition },
+    WebhookCreated {
+        from: Position,
+        definition: WebhookDefinition,
+    },
     WebhookUpdated(WebhookDefinition),
     WebhookDeleted,
-    SigningSecretAdded { webhook: Id, sealed: Vec<u8> },
+    SigningSecretAdded {
+        webhook: Id,
+        sealed: Vec<u8>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,7 +138,9 @@ impl From<&RegistryEntry> for Entry {
         match entry {
             E::ProjectCreated { name } => Self::ProjectCreated { name: name.clone() },
             E::ProjectDeleted => Self::ProjectDeleted,
-            E::DataKeyCreated { sealed } => Self::DataKeyCreated { sealed: sealed.clone() },
+            E::DataKeyCreated { sealed } => Self::DataKeyCreated {
+                sealed: sealed.clone(),
+            },
             E::ApiKeyCreated { name, hash } => Self::ApiKeyCreated {
                 name: name.clone(),
                 hash: *hash,

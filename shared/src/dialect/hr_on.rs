@@ -85,15 +85,23 @@ mod tests {
     #[test]
     fn each_name_carries_its_own_id_field_and_message() {
         for (name, unified) in HR_ON_NAMES {
-            let body: serde_json::Value = serde_json::from_str(&rendered(unified).unwrap()).unwrap();
+            let body: serde_json::Value =
+                serde_json::from_str(&rendered(unified).unwrap()).unwrap();
             assert_eq!(body["eventName"], name);
             let fields = ["employeeId", "departmentId", "documentId"];
-            let present: Vec<_> = fields.iter().filter(|field| body.get(field).is_some()).collect();
+            let present: Vec<_> = fields
+                .iter()
+                .filter(|field| body.get(field).is_some())
+                .collect();
             let kind = name.chars().take(3).collect::<String>().to_lowercase();
             assert_eq!(present.len(), 1, "{name}");
             assert!(present[0].starts_with(&kind), "{name}");
             let verb = unified.split_once('.').unwrap().1;
-            let verb = if name == "DocumentUploaded" { "uploaded" } else { verb };
+            let verb = if name == "DocumentUploaded" {
+                "uploaded"
+            } else {
+                verb
+            };
             assert!(body["message"].as_str().unwrap().ends_with(verb), "{name}");
         }
     }

@@ -75,7 +75,10 @@ pub fn render(envelope: &Envelope<'_>) -> Vec<u8> {
         raw_event: envelope.raw_event,
         event_data: envelope.event_data,
     };
-    #[expect(clippy::expect_used, reason = "strings, times and valid raw JSON always serialize")]
+    #[expect(
+        clippy::expect_used,
+        reason = "strings, times and valid raw JSON always serialize"
+    )]
     serde_json::to_vec(&body).expect("the body has string keys only")
 }
 

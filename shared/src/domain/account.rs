@@ -30,6 +30,9 @@ pub struct AccountSecrets {
     /// What the provider signs callbacks with: given by it, or generated for it.
     #[serde(with = "optional_secret_text", default)]
     pub signing_secret: Option<Secret>,
+    /// We made the signing secret, so the API may show it again; a given one is never shown.
+    #[serde(default)]
+    pub signing_secret_generated: bool,
     /// Everything else of `credentials`, as it was given.
     #[serde(default)]
     pub credentials: Option<Box<RawValue>>,
@@ -75,7 +78,10 @@ mod optional_secret_text {
 
     use crate::secret::Secret;
 
-    pub(super) fn serialize<S: Serializer>(secret: &Option<Secret>, s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Option<Secret>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         secret.as_ref().map(Secret::reveal).serialize(s)
     }
 

@@ -96,7 +96,13 @@ mod tests {
             assert_eq!(resolve(hr_on), resolve(unified));
             assert!(resolve(hr_on).is_some(), "{hr_on}");
         }
-        for unknown in ["EmployeeHired", "hris_employees.hired", "webhook.created", "*", ""] {
+        for unknown in [
+            "EmployeeHired",
+            "hris_employees.hired",
+            "webhook.created",
+            "*",
+            "",
+        ] {
             assert!(resolve(unknown).is_none(), "{unknown}");
         }
     }

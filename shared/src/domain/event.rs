@@ -157,8 +157,31 @@ impl DedupTuple<'_> {
         hash.update(self.index.to_le_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         let mut bytes = [0; 16];
-        bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        bytes
+            .iter_mut()
+            .zip(digest)
+            .for_each(|(to, from)| *to = from);
         EventId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
+
+/// An event of the given type, for tests of this crate.
+#[cfg(test)]
+pub(crate) fn test_event(event_type: &str, source: Source, provider: Option<&str>) -> Event {
+    let event_type = EventType::parse(event_type).unwrap();
+    Event {
+        id: EventId::from_bytes([3; 16]),
+        project: ProjectId::from_bytes([1; 16]),
+        account: Some(AccountId::from_bytes([2; 16])),
+        source,
+        provider: provider.map(Into::into),
+        record_id: "42".into(),
+        occurred_at: Timestamp::from_millis(1_750_158_000_000),
+        published_at: Timestamp::from_millis(1_750_158_000_123),
+        lane: crate::partition::lane_hash(None, event_type.resource(), "42"),
+        registry_sequence: None,
+        body: Bytes::from_static(b"{}"),
+        event_type,
     }
 }
 
@@ -171,7 +194,9 @@ mod tests {
         for good in ["hris_employees.created", "a.b", "x1.y_2"] {
             assert_eq!(EventType::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", "a", "a.", ".b", "a.b.c", "A.b", "a.*", "a.>", "a b.c", "1a.b", "ä.b"] {
+        for bad in [
+            "", "a", "a.", ".b", "a.b.c", "A.b", "a.*", "a.>", "a b.c", "1a.b", "ä.b",
+        ] {
             assert!(EventType::parse(bad).is_err(), "{bad:?}");
         }
         assert!(EventType::parse(&format!("a.{}", "b".repeat(200))).is_err());
@@ -193,12 +218,31 @@ mod tests {
             index: 0,
         };
         let others = [
-            DedupTuple { project: ProjectId::from_bytes([9; 16]), ..base },
-            DedupTuple { account: None, ..base },
-            DedupTuple { connector: "greenhouse", ..base },
-            DedupTuple { identity: "ab", record_id: "", ..base },
-            DedupTuple { event_type: &updated, ..base },
-            DedupTuple { record_id: "c", ..base },
+            DedupTuple {
+                project: ProjectId::from_bytes([9; 16]),
+                ..base
+            },
+            DedupTuple {
+                account: None,
+                ..base
+            },
+            DedupTuple {
+                connector: "greenhouse",
+                ..base
+            },
+            DedupTuple {
+                identity: "ab",
+                record_id: "",
+                ..base
+            },
+            DedupTuple {
+                event_type: &updated,
+                ..base
+            },
+            DedupTuple {
+                record_id: "c",
+                ..base
+            },
             DedupTuple { index: 1, ..base },
         ];
         let id = base.event_id();
@@ -208,25 +252,5 @@ mod tests {
         for other in others {
             assert_ne!(id, other.event_id(), "{other:?}");
         }
-    }
-}
-
-/// An event of the given type, for tests of this crate.
-#[cfg(test)]
-pub(crate) fn test_event(event_type: &str, source: Source, provider: Option<&str>) -> Event {
-    let event_type = EventType::parse(event_type).unwrap();
-    Event {
-        id: EventId::from_bytes([3; 16]),
-        project: ProjectId::from_bytes([1; 16]),
-        account: Some(AccountId::from_bytes([2; 16])),
-        source,
-        provider: provider.map(Into::into),
-        record_id: "42".into(),
-        occurred_at: Timestamp::from_millis(1_750_158_000_000),
-        published_at: Timestamp::from_millis(1_750_158_000_123),
-        lane: crate::partition::lane_hash(None, event_type.resource(), "42"),
-        registry_sequence: None,
-        body: Bytes::from_static(b"{}"),
-        event_type,
     }
 }

@@ -69,7 +69,9 @@ impl Selection {
             }
             let names = &selector.providers;
             if names.len() > SELECTOR_NAMES_MAX
-                || names.iter().any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX)
+                || names
+                    .iter()
+                    .any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX)
             {
                 let detail = format!("must hold at most {SELECTOR_NAMES_MAX} connector keys");
                 return refuse(format!("/{index}/providers"), detail);
@@ -103,7 +105,10 @@ impl Selector {
         };
         let source = || {
             self.sources.is_empty()
-                || self.sources.iter().any(|source| source.matches(event.source))
+                || self
+                    .sources
+                    .iter()
+                    .any(|source| source.matches(event.source))
         };
         pattern && provider() && source()
     }
@@ -179,7 +184,10 @@ impl<'de> Deserialize<'de> for Selector {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected an event pattern or {\"event\", \"providers\", \"sources\"}")]
+#[serde(
+    untagged,
+    expecting = "expected an event pattern or {\"event\", \"providers\", \"sources\"}"
+)]
 enum SelectorForm {
     Text(String),
     Object(SelectorObject),
@@ -206,7 +214,11 @@ mod tests {
 
     #[test]
     fn selectors_match_by_pattern_provider_and_source() {
-        let event = test_event("hris_employees.created", Source::NativeManual, Some("bamboohr"));
+        let event = test_event(
+            "hris_employees.created",
+            Source::NativeManual,
+            Some("bamboohr"),
+        );
         let cases = [
             (r#"["*"]"#, true),
             (r#"["hris_employees.*"]"#, true),
@@ -216,7 +228,10 @@ mod tests {
             (r#"[{"event":"*","providers":["bamboohr"]}]"#, true),
             (r#"[{"event":"*","providers":["greenhouse"]}]"#, false),
             (r#"[{"event":"*","sources":["native"]}]"#, true),
-            (r#"[{"event":"*","sources":["native_programmatic","synthetic"]}]"#, false),
+            (
+                r#"[{"event":"*","sources":["native_programmatic","synthetic"]}]"#,
+                false,
+            ),
         ];
         for (json, expected) in cases {
             assert_eq!(selection(json).matches(&event), expected, "{json}");
@@ -232,10 +247,20 @@ mod tests {
     #[test]
     fn what_can_never_match_is_refused() {
         for json in [r#"[]"#, r#"["hris_dogs.*"]"#] {
-            assert!(Selection::new(serde_json::from_str(json).unwrap()).is_err(), "{json}");
+            assert!(
+                Selection::new(serde_json::from_str(json).unwrap()).is_err(),
+                "{json}"
+            );
         }
-        for json in [r#"["hris_employees.hired"]"#, r#"[1]"#, r#"[{"event":"*","x":1}]"#] {
-            assert!(serde_json::from_str::<Vec<Selector>>(json).is_err(), "{json}");
+        for json in [
+            r#"["hris_employees.hired"]"#,
+            r#"[1]"#,
+            r#"[{"event":"*","x":1}]"#,
+        ] {
+            assert!(
+                serde_json::from_str::<Vec<Selector>>(json).is_err(),
+                "{json}"
+            );
         }
     }
 }

@@ -57,11 +57,12 @@ pub enum JournalEntry {
         failure: Failure,
         reason: ExhaustReason,
     },
-    /// What was pending ended without an attempt, by a change of status: its end.
-    Skipped {
+    /// What was pending ended without a further attempt: its end.
+    Ended {
         webhook: WebhookId,
         position: Position,
-        reason: SkipReason,
+        event: EventId,
+        end: UnsentEnd,
     },
     /// Account entries up to here are published as events (rule 27).
     AccountsProjected { registry_sequence: Sequence },
@@ -111,12 +112,21 @@ pub struct Failure {
     pub sealed_answer: Vec<u8>,
 }
 
+/// How a delivery ends without a further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsentEnd {
+    Skipped(SkipReason),
+    Exhausted(ExhaustReason),
+}
+
 /// Why a delivery ended undelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExhaustReason {
     /// The retry schedule is used up.
     Schedule,
+    /// The stream dropped the event by age before the endpoint took it (rule 20).
+    Expired,
 }
 
 /// Why an accepted event is not sent.
@@ -137,7 +147,7 @@ impl JournalEntry {
     /// The webhook that the entry is about, if it is about one.
     pub fn webhook(&self) -> Option<WebhookId> {
         match self {
-            Self::ConfigApplied { webhook, .. } | Self::Skipped { webhook, .. } => Some(*webhook),
+            Self::ConfigApplied { webhook, .. } | Self::Ended { webhook, .. } => Some(*webhook),
             Self::Delivered { attempt, .. }
             | Self::AttemptFailed { attempt, .. }
             | Self::Exhausted { attempt, .. } => Some(attempt.webhook),

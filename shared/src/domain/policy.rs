@@ -79,7 +79,11 @@ impl Default for Policy {
 impl Policy {
     pub fn validate(&self) -> Result<(), InvalidPolicy> {
         let check = |holds: bool, field: &'static str, detail: String| {
-            if holds { Ok(()) } else { Err(InvalidPolicy { field, detail }) }
+            if holds {
+                Ok(())
+            } else {
+                Err(InvalidPolicy { field, detail })
+            }
         };
         check(
             (1..=256).contains(&self.max_in_flight),
@@ -92,7 +96,8 @@ impl Policy {
             "must be from 1,000 to 30,000".into(),
         )?;
         check(
-            self.rate_limit_per_second.is_none_or(|rate| (1..=100_000).contains(&rate)),
+            self.rate_limit_per_second
+                .is_none_or(|rate| (1..=100_000).contains(&rate)),
             "rate_limit_per_second",
             "must be from 1 to 100,000".into(),
         )?;
@@ -125,7 +130,10 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_fill_what_is_missing() {
         Policy::default().validate().unwrap();
-        assert_eq!(serde_json::from_str::<Policy>("{}").unwrap(), Policy::default());
+        assert_eq!(
+            serde_json::from_str::<Policy>("{}").unwrap(),
+            Policy::default()
+        );
         assert!(serde_json::from_str::<Policy>(r#"{"retries":3}"#).is_err());
     }
 
@@ -137,11 +145,17 @@ mod tests {
             (r#"{"max_in_flight":257}"#, Some("max_in_flight")),
             (r#"{"timeout_ms":999}"#, Some("timeout_ms")),
             (r#"{"timeout_ms":30001}"#, Some("timeout_ms")),
-            (r#"{"rate_limit_per_second":0}"#, Some("rate_limit_per_second")),
+            (
+                r#"{"rate_limit_per_second":0}"#,
+                Some("rate_limit_per_second"),
+            ),
             (r#"{"retry_schedule_ms":[]}"#, None),
             (r#"{"retry_schedule_ms":[0]}"#, Some("retry_schedule_ms")),
             (r#"{"retry_schedule_ms":[604800000]}"#, None),
-            (r#"{"retry_schedule_ms":[604800000,1]}"#, Some("retry_schedule_ms")),
+            (
+                r#"{"retry_schedule_ms":[604800000,1]}"#,
+                Some("retry_schedule_ms"),
+            ),
             (
                 r#"{"retry_schedule_ms":[18446744073709551615,18446744073709551615]}"#,
                 Some("retry_schedule_ms"),
@@ -149,7 +163,11 @@ mod tests {
         ];
         for (json, field) in cases {
             let policy: Policy = serde_json::from_str(json).unwrap();
-            assert_eq!(policy.validate().err().map(|error| error.field), field, "{json}");
+            assert_eq!(
+                policy.validate().err().map(|error| error.field),
+                field,
+                "{json}"
+            );
         }
     }
 }

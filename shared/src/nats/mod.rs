@@ -72,6 +72,17 @@ impl Nats {
     }
 }
 
+/// A stream's first and last sequence as its leader has them.
+pub async fn bounds(
+    stream: &jetstream::stream::Stream<()>,
+) -> Result<(Sequence, Sequence), Unavailable> {
+    let state = stream.get_info().await.map_err(Unavailable::new)?.state;
+    Ok((
+        Sequence(state.first_sequence),
+        Sequence(state.last_sequence),
+    ))
+}
+
 /// A stream's last sequence as its leader has it.
 pub async fn last_sequence(
     stream: &jetstream::stream::Stream<()>,
@@ -89,9 +100,7 @@ pub async fn connect(settings: &NatsSettings) -> Result<async_nats::Client, std:
         .request_timeout(Some(ACK_TIMEOUT))
         .ping_interval(Duration::from_secs(5))
         // The default grows to 4 s; a restarted server should see us at once.
-        .reconnect_delay_callback(|attempts| {
-            Duration::from_millis((50 * attempts as u64).min(500))
-        })
+        .reconnect_delay_callback(|attempts| Duration::from_millis((50 * attempts as u64).min(500)))
         .event_callback(|event| async move {
             tracing::info!(%event, "connection to NATS");
         });

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
@@ -195,4 +195,45 @@ fn message_id(headers: &async_nats::HeaderMap) -> Option<String> {
     headers
         .get(async_nats::header::NATS_MESSAGE_ID)
         .map(|value| value.as_str().to_owned())
+}
+
+/// What a stream has at one sequence.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    Found(StoredMessage),
+    /// Below the first message that the stream still has.
+    Expired,
+    /// Between first and last, and not there: purged.
+    Erased,
+}
+
+/// The message at `sequence`, which the stream is known to have reached. A replica that lags may
+/// miss it, so that only the leader's word makes it gone (`protocol.md`, rule 20).
+pub async fn message_at(stream: &Stream<()>, sequence: Sequence) -> Result<Lookup, Unavailable> {
+    if let Ok(message) = stream.direct_get(sequence.0).await {
+        return Ok(Lookup::Found(found(message)));
+    }
+    match stream.get_raw_message(sequence.0).await {
+        Ok(message) => Ok(Lookup::Found(found(message))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+            let state = stream.get_info().await.map_err(Unavailable::new)?.state;
+            if sequence.0 < state.first_sequence {
+                Ok(Lookup::Expired)
+            } else if sequence.0 < state.last_sequence {
+                Ok(Lookup::Erased)
+            } else {
+                Err(Unavailable("the stream has not reached the message".into()))
+            }
+        }
+        Err(error) => Err(Unavailable::new(error)),
+    }
+}
+
+fn found(message: async_nats::jetstream::message::StreamMessage) -> StoredMessage {
+    StoredMessage {
+        sequence: Sequence(message.sequence),
+        subject: message.subject.into_string(),
+        message_id: message_id(&message.headers),
+        payload: message.payload,
+    }
 }

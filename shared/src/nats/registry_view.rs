@@ -92,13 +92,23 @@ impl RegistryView {
 
     pub fn read<R>(&self, look: impl FnOnce(&RegistryState) -> R) -> R {
         // A panic under the write lock leaves a state that is still whole entries.
-        look(&self.inner.state.read().unwrap_or_else(PoisonError::into_inner))
+        look(
+            &self
+                .inner
+                .state
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Whether revocations of more than 5 s ago are certainly seen.
     pub fn is_current(&self) -> bool {
         let confirmed = self.inner.confirmed_at_ms.load(Ordering::Acquire);
-        let age = self.inner.clock.elapsed().saturating_sub(Duration::from_millis(confirmed));
+        let age = self
+            .inner
+            .clock
+            .elapsed()
+            .saturating_sub(Duration::from_millis(confirmed));
         confirmed > 0 && age <= CURRENT_WITHIN
     }
 
@@ -207,14 +217,17 @@ impl RegistryView {
                 Ok(appended) => return Ok(appended.sequence),
                 Err(AppendError::Busy) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(AppendError::TooLarge) => {
-                    return Err(ExecuteError::Unavailable("larger than the server takes".into()));
+                    return Err(ExecuteError::Unavailable(
+                        "larger than the server takes".into(),
+                    ));
                 }
                 Err(AppendError::Unknown(_)) => in_doubt = true,
                 Err(AppendError::Conflict) => {
                     let last = last_matching(&self.inner.nats.registry, &message.subject).await?;
                     return match last {
                         Some(last)
-                            if in_doubt && last.message_id.as_ref() == Some(&message.message_id) =>
+                            if in_doubt
+                                && last.message_id.as_ref() == Some(&message.message_id) =>
                         {
                             Ok(last.sequence)
                         }
@@ -295,7 +308,9 @@ impl RegistryView {
             match caught_up.await {
                 Ok(()) => {
                     let ms = u64::try_from(asked_at.as_millis()).unwrap_or(u64::MAX);
-                    self.inner.confirmed_at_ms.store(ms.max(1), Ordering::Release);
+                    self.inner
+                        .confirmed_at_ms
+                        .store(ms.max(1), Ordering::Release);
                 }
                 Err(error) => tracing::debug!(%error, "registry view is not confirmed"),
             }

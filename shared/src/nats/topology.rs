@@ -36,7 +36,10 @@ pub enum TopologyError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     #[error("stream {stream} is not one of ours: {detail}")]
-    Foreign { stream: &'static str, detail: String },
+    Foreign {
+        stream: &'static str,
+        detail: String,
+    },
 }
 
 /// Creates what is missing and reads the partition count and generation from EVENTS.
@@ -49,9 +52,8 @@ pub async fn ensure(
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
     let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
     let metadata = &events.cached_info().config.metadata;
-    let partitions = number(metadata, PARTITIONS_KEY).and_then(|count| {
-        u16::try_from(count).ok().and_then(PartitionCount::new)
-    });
+    let partitions = number(metadata, PARTITIONS_KEY)
+        .and_then(|count| u16::try_from(count).ok().and_then(PartitionCount::new));
     let (Some(partitions), Some(generation)) = (partitions, number(metadata, GENERATION_KEY))
     else {
         return Err(TopologyError::Foreign {

@@ -1,7 +1,9 @@
 //! The process's metrics: a recorder without globals, and how to declare what it records.
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 /// From half a millisecond to the longest timeout, in seconds.
 const SECONDS_BUCKETS: [f64; 16] = [
@@ -35,7 +37,9 @@ impl Registry {
     pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels) -> Counter {
         self.recorder
             .describe_counter(KeyName::from_const_str(name), None, help.into());
-        let counter = self.recorder.register_counter(&key(name, labels), &METADATA);
+        let counter = self
+            .recorder
+            .register_counter(&key(name, labels), &METADATA);
         counter.absolute(0);
         counter
     }
@@ -52,7 +56,8 @@ impl Registry {
     pub fn seconds(&self, name: &'static str, help: &'static str, labels: Labels) -> Histogram {
         self.recorder
             .describe_histogram(KeyName::from_const_str(name), None, help.into());
-        self.recorder.register_histogram(&key(name, labels), &METADATA)
+        self.recorder
+            .register_histogram(&key(name, labels), &METADATA)
     }
 }
 

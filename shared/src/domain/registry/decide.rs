@@ -18,8 +18,14 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
         entry,
     };
     match command {
-        Command::CreateProject { id, name, sealed_data_key } => {
-            let key = RegistryEntry::DataKeyCreated { sealed: sealed_data_key };
+        Command::CreateProject {
+            id,
+            name,
+            sealed_data_key,
+        } => {
+            let key = RegistryEntry::DataKeyCreated {
+                sealed: sealed_data_key,
+            };
             let created = RegistryEntry::ProjectCreated { name };
             let (text, new) = (id.to_string(), Sequence(0));
             // The key first: a project without one could not keep an endpoint's answer.
@@ -34,68 +40,162 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
             let (text, last) = (id.to_string(), project.sequence);
             Ok(vec![append(id, Aggregate::Project, text, last, entry)])
         }
-        Command::CreateApiKey { project, id, name, hash } => {
-            let held = state.project(project).ok_or(CommandError::NotFound)?.api_keys.len();
+        Command::CreateApiKey {
+            project,
+            id,
+            name,
+            hash,
+        } => {
+            let held = state
+                .project(project)
+                .ok_or(CommandError::NotFound)?
+                .api_keys
+                .len();
             check_limit(held, API_KEYS_PER_PROJECT_MAX)?;
             let entry = RegistryEntry::ApiKeyCreated { name, hash };
-            Ok(vec![append(project, Aggregate::ApiKey, id.to_string(), Sequence(0), entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::ApiKey,
+                id.to_string(),
+                Sequence(0),
+                entry,
+            )])
         }
         Command::RevokeApiKey { project, id } => {
-            let keys = &state.project(project).ok_or(CommandError::NotFound)?.api_keys;
+            let keys = &state
+                .project(project)
+                .ok_or(CommandError::NotFound)?
+                .api_keys;
             let last = keys.get(&id).ok_or(CommandError::NotFound)?.sequence;
             let entry = RegistryEntry::ApiKeyRevoked;
-            Ok(vec![append(project, Aggregate::ApiKey, id.to_string(), last, entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::ApiKey,
+                id.to_string(),
+                last,
+                entry,
+            )])
         }
-        Command::CreateAccount { project, id, definition } => {
-            let held = state.project(project).ok_or(CommandError::NotFound)?.accounts.len();
+        Command::CreateAccount {
+            project,
+            id,
+            definition,
+        } => {
+            let held = state
+                .project(project)
+                .ok_or(CommandError::NotFound)?
+                .accounts
+                .len();
             check_limit(held, ACCOUNTS_PER_PROJECT_MAX)?;
             let entry = RegistryEntry::AccountCreated(definition);
-            Ok(vec![append(project, Aggregate::Account, id.to_string(), Sequence(0), entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::Account,
+                id.to_string(),
+                Sequence(0),
+                entry,
+            )])
         }
-        Command::UpdateAccount { project, id, definition, base } => {
-            let account = state.account_of(project, id).ok_or(CommandError::NotFound)?;
+        Command::UpdateAccount {
+            project,
+            id,
+            definition,
+            base,
+        } => {
+            let account = state
+                .account_of(project, id)
+                .ok_or(CommandError::NotFound)?;
             check_base(account.sequence, Some(base))?;
             let entry = RegistryEntry::AccountUpdated(definition);
-            Ok(vec![append(project, Aggregate::Account, id.to_string(), base, entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::Account,
+                id.to_string(),
+                base,
+                entry,
+            )])
         }
         Command::DeleteAccount { project, id, base } => {
-            let account = state.account_of(project, id).ok_or(CommandError::NotFound)?;
+            let account = state
+                .account_of(project, id)
+                .ok_or(CommandError::NotFound)?;
             check_base(account.sequence, base)?;
             let mut definition = account.definition.clone();
             definition.sealed_secrets.clear();
             let entry = RegistryEntry::AccountDeleted(definition);
             let last = account.sequence;
-            Ok(vec![append(project, Aggregate::Account, id.to_string(), last, entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::Account,
+                id.to_string(),
+                last,
+                entry,
+            )])
         }
         Command::CreateWebhook { .. } => create_webhook(state, command),
-        Command::UpdateWebhook { project, id, definition, base } => {
-            let webhook = state.webhook_of(project, id).ok_or(CommandError::NotFound)?;
+        Command::UpdateWebhook {
+            project,
+            id,
+            definition,
+            base,
+        } => {
+            let webhook = state
+                .webhook_of(project, id)
+                .ok_or(CommandError::NotFound)?;
             check_base(webhook.sequence, Some(base))?;
             let entry = RegistryEntry::WebhookUpdated(definition);
-            Ok(vec![append(project, Aggregate::Webhook, id.to_string(), base, entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::Webhook,
+                id.to_string(),
+                base,
+                entry,
+            )])
         }
         Command::DeleteWebhook { project, id, base } => {
-            let webhook = state.webhook_of(project, id).ok_or(CommandError::NotFound)?;
+            let webhook = state
+                .webhook_of(project, id)
+                .ok_or(CommandError::NotFound)?;
             check_base(webhook.sequence, base)?;
             let entry = RegistryEntry::WebhookDeleted;
             let last = webhook.sequence;
-            Ok(vec![append(project, Aggregate::Webhook, id.to_string(), last, entry)])
+            Ok(vec![append(
+                project,
+                Aggregate::Webhook,
+                id.to_string(),
+                last,
+                entry,
+            )])
         }
     }
 }
 
 fn create_webhook(state: &RegistryState, command: Command) -> Result<Vec<Append>, CommandError> {
-    let Command::CreateWebhook { project, id, from, definition, sealed_secret } = command else {
+    let Command::CreateWebhook {
+        project,
+        id,
+        from,
+        definition,
+        sealed_secret,
+    } = command
+    else {
         return Err(CommandError::NotFound);
     };
-    let held = state.project(project).ok_or(CommandError::NotFound)?.webhooks.len();
+    let held = state
+        .project(project)
+        .ok_or(CommandError::NotFound)?
+        .webhooks
+        .len();
     check_limit(held, WEBHOOKS_PER_PROJECT_MAX)?;
     let secret = |project: ProjectId| Append {
         project,
         aggregate: Aggregate::SigningSecret,
         id: definition.active_secret.to_string(),
         expected: Sequence(0),
-        entry: RegistryEntry::SigningSecretAdded { webhook: id, sealed: sealed_secret },
+        entry: RegistryEntry::SigningSecretAdded {
+            webhook: id,
+            sealed: sealed_secret,
+        },
     };
     // The secret first: whoever sees the webhook can sign for it.
     Ok(vec![
@@ -111,7 +211,11 @@ fn create_webhook(state: &RegistryState, command: Command) -> Result<Vec<Append>
 }
 
 fn check_limit(held: usize, max: usize) -> Result<(), CommandError> {
-    if held < max { Ok(()) } else { Err(CommandError::LimitReached(max)) }
+    if held < max {
+        Ok(())
+    } else {
+        Err(CommandError::LimitReached(max))
+    }
 }
 
 fn check_base(last: Sequence, base: Option<Sequence>) -> Result<(), CommandError> {

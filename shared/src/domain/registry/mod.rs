@@ -67,30 +67,61 @@ pub struct RegistryRecord {
 /// A fact in REGISTRY. Which thing it is about stands in the subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryEntry {
-    ProjectCreated { name: String },
+    ProjectCreated {
+        name: String,
+    },
     ProjectDeleted,
-    DataKeyCreated { sealed: Vec<u8> },
-    ApiKeyCreated { name: String, hash: [u8; 32] },
+    DataKeyCreated {
+        sealed: Vec<u8>,
+    },
+    ApiKeyCreated {
+        name: String,
+        hash: [u8; 32],
+    },
     ApiKeyRevoked,
     AccountCreated(AccountDefinition),
     AccountUpdated(AccountDefinition),
     /// The last definition, its secrets emptied: the event of the deletion tells whose it was.
     AccountDeleted(AccountDefinition),
     /// `from`: the first position that the webhook classifies (`protocol.md`, rule 11).
-    WebhookCreated { from: Position, definition: WebhookDefinition },
+    WebhookCreated {
+        from: Position,
+        definition: WebhookDefinition,
+    },
     WebhookUpdated(WebhookDefinition),
     WebhookDeleted,
-    SigningSecretAdded { webhook: WebhookId, sealed: Vec<u8> },
+    SigningSecretAdded {
+        webhook: WebhookId,
+        sealed: Vec<u8>,
+    },
 }
 
 /// What a caller asks for. Secrets arrive sealed, keys hashed.
 #[derive(Clone, Debug)]
 pub enum Command {
-    CreateProject { id: ProjectId, name: String, sealed_data_key: Vec<u8> },
-    DeleteProject { id: ProjectId },
-    CreateApiKey { project: ProjectId, id: KeyId, name: String, hash: [u8; 32] },
-    RevokeApiKey { project: ProjectId, id: KeyId },
-    CreateAccount { project: ProjectId, id: AccountId, definition: AccountDefinition },
+    CreateProject {
+        id: ProjectId,
+        name: String,
+        sealed_data_key: Vec<u8>,
+    },
+    DeleteProject {
+        id: ProjectId,
+    },
+    CreateApiKey {
+        project: ProjectId,
+        id: KeyId,
+        name: String,
+        hash: [u8; 32],
+    },
+    RevokeApiKey {
+        project: ProjectId,
+        id: KeyId,
+    },
+    CreateAccount {
+        project: ProjectId,
+        id: AccountId,
+        definition: AccountDefinition,
+    },
     UpdateAccount {
         project: ProjectId,
         id: AccountId,
@@ -98,7 +129,11 @@ pub enum Command {
         /// What the caller's change was made from.
         base: Sequence,
     },
-    DeleteAccount { project: ProjectId, id: AccountId, base: Option<Sequence> },
+    DeleteAccount {
+        project: ProjectId,
+        id: AccountId,
+        base: Option<Sequence>,
+    },
     CreateWebhook {
         project: ProjectId,
         id: WebhookId,
@@ -112,7 +147,11 @@ pub enum Command {
         definition: WebhookDefinition,
         base: Sequence,
     },
-    DeleteWebhook { project: ProjectId, id: WebhookId, base: Option<Sequence> },
+    DeleteWebhook {
+        project: ProjectId,
+        id: WebhookId,
+        base: Option<Sequence>,
+    },
 }
 
 /// Why a command is refused.

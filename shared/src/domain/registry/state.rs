@@ -76,7 +76,8 @@ impl RegistryState {
 
     /// `None` when it is another project's.
     pub fn account_of(&self, project: ProjectId, id: AccountId) -> Option<&Arc<Account>> {
-        self.account(id).filter(|account| account.project == project)
+        self.account(id)
+            .filter(|account| account.project == project)
     }
 
     /// Deleted webhooks included.
@@ -128,7 +129,11 @@ impl RegistryState {
                 }
             }
         };
-        Ok(Change { sequence, project, what })
+        Ok(Change {
+            sequence,
+            project,
+            what,
+        })
     }
 
     fn apply_project(
@@ -142,8 +147,8 @@ impl RegistryState {
             RegistryEntry::DataKeyCreated { sealed } => {
                 let context = seal_context(SEALED_DATA_KEY, id, &id.to_string());
                 let key = keys.unseal(sealed, &context)?;
-                let key = <&[u8; 32]>::try_from(key.as_slice())
-                    .map_err(|_| ApplyError::Inconsistent)?;
+                let key =
+                    <&[u8; 32]>::try_from(key.as_slice()).map_err(|_| ApplyError::Inconsistent)?;
                 self.project_entry(id, record).data_key = Some(Arc::new(DataKey::new(key)));
                 Ok(Changed::Other)
             }
@@ -230,7 +235,9 @@ impl RegistryState {
         let created_at = match &record.entry {
             RegistryEntry::AccountCreated(_) => record.at,
             RegistryEntry::AccountUpdated(_) | RegistryEntry::AccountDeleted(_) => {
-                self.account_of(project, id).ok_or(ApplyError::Inconsistent)?.created_at
+                self.account_of(project, id)
+                    .ok_or(ApplyError::Inconsistent)?
+                    .created_at
             }
             _ => return Err(ApplyError::Inconsistent),
         };
@@ -269,11 +276,14 @@ impl RegistryState {
         };
         let plain = keys.unseal(sealed, &signing_secret_context(project, id))?;
         let text = std::str::from_utf8(&plain).map_err(|_| ApplyError::Inconsistent)?;
-        self.secrets.entry(*webhook).or_default().push(SigningSecret {
-            id,
-            secret: Secret::new(text),
-            created_at: record.at,
-        });
+        self.secrets
+            .entry(*webhook)
+            .or_default()
+            .push(SigningSecret {
+                id,
+                secret: Secret::new(text),
+                created_at: record.at,
+            });
         Ok(Changed::Other)
     }
 
@@ -301,11 +311,14 @@ impl RegistryState {
                     self.fold_webhook((project, id), sequence, old.from, definition, record, keys)?;
                 webhook.created_at = old.created_at;
                 let versions = std::mem::replace(&mut webhook.versions, old.versions.clone());
-                versions.into_iter().for_each(|version| webhook.push_version(version));
+                versions
+                    .into_iter()
+                    .for_each(|version| webhook.push_version(version));
                 self.webhooks.insert(id, Arc::new(webhook));
             }
             RegistryEntry::WebhookDeleted => {
-                self.webhook_of(project, id).ok_or(ApplyError::Inconsistent)?;
+                self.webhook_of(project, id)
+                    .ok_or(ApplyError::Inconsistent)?;
                 self.known_project(project)?.webhooks.remove(&id);
                 self.delete_webhook(id, sequence, record);
             }

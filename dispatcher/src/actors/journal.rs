@@ -1,0 +1,121 @@
+//! The committer of one partition: one pack under way, the next one gathering meanwhile.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _};
+use shared::domain::journal::Pack;
+use shared::ids::Sequence;
+
+use super::log::PartitionLog;
+use super::shared_state::Replica;
+use crate::io::journal::{Committed, commit};
+
+/// Wakes come from every webhook of the partition; one that finds no room changes nothing.
+const MAILBOX: usize = 16;
+
+pub struct JournalActor {
+    replica: Rc<Replica>,
+    log: Rc<PartitionLog>,
+    fence: Sequence,
+    owner: Recipient<Progress>,
+}
+
+/// There are entries to commit.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct Entries;
+
+/// The log has moved on, or is lost to another owner.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct Progress;
+
+impl JournalActor {
+    pub fn new(
+        replica: Rc<Replica>,
+        log: Rc<PartitionLog>,
+        fence: Sequence,
+        owner: Recipient<Progress>,
+    ) -> Self {
+        Self {
+            replica,
+            log,
+            fence,
+            owner,
+        }
+    }
+
+    /// Starts the next pack, unless one is under way.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        if self.log.is_deposed() {
+            return;
+        }
+        let now = self.log.now(self.replica.clock.now());
+        let Some(pack) = self.log.next_pack(now) else {
+            return;
+        };
+        let entries = pack.entries.len() as u64;
+        let started = self.replica.clock.elapsed();
+        let stored = commit_pack(
+            Rc::clone(&self.replica),
+            Rc::clone(&self.log),
+            self.fence,
+            pack,
+        );
+        let done = stored
+            .into_actor(self)
+            .map(move |committed, actor, ctx| actor.committed(committed, entries, started, ctx));
+        ctx.spawn(done);
+    }
+
+    fn committed(
+        &mut self,
+        committed: Committed,
+        entries: u64,
+        started: Duration,
+        ctx: &mut Context<Self>,
+    ) {
+        let metrics = &self.replica.metrics;
+        match committed {
+            Committed::Stored(at) => {
+                let now = self.log.now(self.replica.clock.now());
+                self.log.pack_stored(at, now);
+                metrics.packs.increment(1);
+                metrics.pack_entries.increment(entries);
+                let took = self.replica.clock.elapsed().saturating_sub(started);
+                metrics.commit_seconds.record(took.as_secs_f64());
+                self.pump(ctx);
+            }
+            Committed::Deposed => self.log.depose(),
+        }
+        // A full mailbox: the partition looks at its next tick.
+        let _full = self.owner.try_send(Progress).is_err();
+    }
+}
+
+async fn commit_pack(
+    replica: Rc<Replica>,
+    log: Rc<PartitionLog>,
+    fence: Sequence,
+    pack: Pack,
+) -> Committed {
+    commit(&replica.nats, &replica.metrics, log.partition, fence, &pack).await
+}
+
+impl Actor for JournalActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.pump(ctx);
+    }
+}
+
+impl Handler<Entries> for JournalActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Entries, ctx: &mut Self::Context) {
+        self.pump(ctx);
+    }
+}

@@ -1,0 +1,115 @@
+//! What all actors of a replica share: handles, budgets, and whether the replica is draining.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use shared::http_client::GuardedClient;
+use shared::nats::Nats;
+use shared::nats::registry_view::RegistryView;
+use shared::time::Clock;
+
+use crate::applied::Applied;
+use crate::metrics::DispatcherMetrics;
+
+/// Attempts under way in the whole replica, shared fairly: each socket costs memory and a file
+/// descriptor.
+const ATTEMPTS_MAX: usize = 512;
+/// Bodies kept from the tail for their first attempt; what does not fit is read again.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+pub struct Replica {
+    pub nats: Nats,
+    pub view: RegistryView,
+    pub clock: Arc<dyn Clock>,
+    pub client: GuardedClient,
+    pub metrics: DispatcherMetrics,
+    pub applied: Arc<Applied>,
+    pub slots: Slots,
+    pub bodies: BodyBudget,
+    /// No attempt starts any more.
+    pub draining: Cell<bool>,
+}
+
+/// Attempts under way, and among how many webhooks they are shared.
+#[derive(Debug, Default)]
+pub struct Slots {
+    attempts: Cell<usize>,
+    webhooks: Cell<usize>,
+}
+
+impl Slots {
+    pub fn attempts(&self) -> usize {
+        self.attempts.get()
+    }
+
+    /// How many attempts a webhook with `own` under way may add. A webhook always gets one, so
+    /// that endpoints which hold on to theirs cost the others their surplus and no more.
+    pub fn allowance(&self, own: usize) -> usize {
+        let sharing = self.webhooks.get() + usize::from(own == 0);
+        (ATTEMPTS_MAX / sharing.max(1)).max(1).saturating_sub(own)
+    }
+
+    /// A webhook's count of attempts went from `before` to `after`.
+    pub fn moved(&self, before: usize, after: usize) {
+        self.attempts
+            .set((self.attempts.get() + after).saturating_sub(before));
+        let webhooks = self.webhooks.get();
+        match (before, after) {
+            (0, 1..) => self.webhooks.set(webhooks + 1),
+            (1.., 0) => self.webhooks.set(webhooks.saturating_sub(1)),
+            _ => {}
+        }
+    }
+}
+
+/// Bytes of event bodies held for their first attempt.
+#[derive(Debug, Default)]
+pub struct BodyBudget {
+    held: Cell<usize>,
+}
+
+impl BodyBudget {
+    /// Takes `bytes` if they fit.
+    pub fn take(&self, bytes: usize) -> bool {
+        let held = self.held.get() + bytes;
+        if held > BODY_BYTES_MAX {
+            return false;
+        }
+        self.held.set(held);
+        true
+    }
+
+    pub fn give_back(&self, bytes: usize) {
+        self.held.set(self.held.get().saturating_sub(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_shared_fairly_and_never_refused_whole() {
+        let slots = Slots::default();
+        assert_eq!(slots.allowance(0), ATTEMPTS_MAX);
+        slots.moved(0, ATTEMPTS_MAX);
+        assert_eq!(slots.allowance(ATTEMPTS_MAX), 0);
+        // A second webhook gets its half although the first one holds everything.
+        assert_eq!(slots.allowance(0), ATTEMPTS_MAX / 2);
+        for _ in 0..2 * ATTEMPTS_MAX {
+            slots.moved(0, 1);
+        }
+        assert_eq!(slots.allowance(0), 1);
+        slots.moved(ATTEMPTS_MAX, 0);
+        assert_eq!(slots.attempts(), 2 * ATTEMPTS_MAX);
+    }
+
+    #[test]
+    fn bodies_are_held_within_the_budget() {
+        let bodies = BodyBudget::default();
+        assert!(bodies.take(BODY_BYTES_MAX));
+        assert!(!bodies.take(1));
+        bodies.give_back(1);
+        assert!(bodies.take(1));
+    }
+}

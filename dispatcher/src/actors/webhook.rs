@@ -1,0 +1,402 @@
+//! The actor of one webhook: decode, step the core, carry out effects. It decides nothing.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler, SpawnHandle};
+use shared::domain::event::Event;
+use shared::domain::journal::UnsentEnd;
+use shared::domain::webhook::Webhook;
+use shared::ids::{PartitionId, Sequence};
+use shared::subjects;
+
+use super::log::{GateOpened, PartitionLog};
+use super::shared_state::Replica;
+use crate::core::classify::ConfigHistory;
+use crate::core::delivery::{
+    Attempt, AttemptOutcome, Context as StepContext, Deliveries, Effect, Finished, Input, Offer,
+};
+use crate::core::partition::{Stretch, owed};
+use crate::io::events::{self, Fetched};
+use crate::io::sender::{self, Sent};
+
+/// Offers that may wait; beyond, the webhook reads the stream.
+const MAILBOX: usize = 32;
+/// After a read that JetStream did not answer.
+const READ_RETRY: Duration = Duration::from_millis(500);
+
+pub struct WebhookActor {
+    replica: Rc<Replica>,
+    log: Rc<PartitionLog>,
+    webhook: Arc<Webhook>,
+    history: ConfigHistory,
+    core: Deliveries,
+    /// Of live events that wait for their first attempt, within the replica's budget.
+    bodies: HashMap<Sequence, Arc<Event>>,
+    wake: Option<SpawnHandle>,
+    /// Held, so that replies do not open a place in the mailbox each.
+    own: Option<Addr<Self>>,
+    effects: Vec<Effect>,
+}
+
+/// What the partition's scan found for the webhook.
+#[derive(Clone, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct Offered {
+    pub offer: Offer,
+    pub events: Vec<Arc<Event>>,
+    /// The configuration that classified it.
+    pub registry_sequence: Option<Sequence>,
+}
+
+/// The configuration as it now stands, and how far the stream is known to reach.
+#[derive(Clone, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub struct Update {
+    pub webhook: Arc<Webhook>,
+    pub history: ConfigHistory,
+    pub scanned: Sequence,
+}
+
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+struct AttemptDone {
+    sequence: Sequence,
+    sent: Sent,
+    /// Of the event that was sent, for the end-to-end latency.
+    published_at: Option<shared::time::Timestamp>,
+}
+
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+struct BacklogDone(Option<Stretch>);
+
+impl WebhookActor {
+    pub fn new(
+        replica: Rc<Replica>,
+        log: Rc<PartitionLog>,
+        webhook: Arc<Webhook>,
+        history: ConfigHistory,
+        core: Deliveries,
+    ) -> Self {
+        Self {
+            replica,
+            log,
+            webhook,
+            history,
+            core,
+            bodies: HashMap::new(),
+            wake: None,
+            own: None,
+            effects: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let now = self.log.now(self.replica.clock.now());
+        let before = self.core.in_flight();
+        let gate_is_open = self.log.gate_is_open(now) && !self.replica.draining.get();
+        let context = StepContext {
+            now,
+            jitter: shared::random::number(),
+            allowance: if gate_is_open {
+                // What this input frees is free for its successor.
+                let freed = usize::from(matches!(input, Input::Finished(_)));
+                self.replica.slots.allowance(before.saturating_sub(freed))
+            } else {
+                0
+            },
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.step(input, &context, &mut effects);
+        self.replica.slots.moved(before, self.core.in_flight());
+        for effect in effects.drain(..) {
+            self.perform(effect, context.now, ctx);
+        }
+        self.effects = effects;
+        if !gate_is_open && self.core.wants_more(context.now) {
+            self.replica.metrics.gate_closed.increment(1);
+            self.log.wait_for_gate(ctx.address().recipient());
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, now: shared::time::Timestamp, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Attempt(attempt) => self.attempt(attempt, ctx),
+            Effect::Journal(entry) => {
+                self.log.push(now, entry);
+            }
+            Effect::ReadBacklog { after, known } => self.read_backlog(after, known, ctx),
+            Effect::WakeAt(at) => {
+                if let Some(handle) = self.wake.take() {
+                    ctx.cancel_future(handle);
+                }
+                let wait = u64::try_from(at.millis_since(now)).unwrap_or(0);
+                self.wake = Some(ctx.run_later(Duration::from_millis(wait), |actor, ctx| {
+                    actor.wake = None;
+                    actor.step(Input::Tick, ctx);
+                }));
+            }
+        }
+    }
+
+    /// Runs beside the actor, not in its context, which would poll every attempt at each wake.
+    fn attempt(&mut self, attempt: Attempt, ctx: &mut Context<Self>) {
+        let body = self.take_body(attempt.sequence);
+        let replica = Rc::clone(&self.replica);
+        let webhook = Arc::clone(&self.webhook);
+        let own = self.own(ctx);
+        replica.metrics.attempts_in_flight.increment(1.0);
+        actix_rt::spawn(async move {
+            let (sent, published_at) = run_attempt(&replica, &webhook, attempt, body).await;
+            replica.metrics.attempts_in_flight.decrement(1.0);
+            #[expect(clippy::disallowed_methods, reason = "a reply; bounded by max_in_flight")]
+            own.do_send(AttemptDone {
+                sequence: attempt.sequence,
+                sent,
+                published_at,
+            });
+        });
+    }
+
+    fn read_backlog(&mut self, after: Sequence, known: Sequence, ctx: &mut Context<Self>) {
+        let replica = Rc::clone(&self.replica);
+        let filter = subjects::events_of_project(self.partition(), self.webhook.project);
+        let own = self.own(ctx);
+        replica.metrics.backlog_reads.increment(1);
+        actix_rt::spawn(async move {
+            let read = events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
+            let stretch = match read {
+                Ok(stretch) => Some(stretch),
+                Err(error) => {
+                    tracing::debug!(%error, "a backlog was not read");
+                    tokio::time::sleep(READ_RETRY).await;
+                    None
+                }
+            };
+            #[expect(clippy::disallowed_methods, reason = "a reply; one read at a time")]
+            own.do_send(BacklogDone(stretch));
+        });
+    }
+
+    fn keep_bodies(&mut self, offer: &Offer, events: Vec<Arc<Event>>) {
+        for (owed, event) in offer.matches.iter().zip(events) {
+            if owed.skipped.is_none() && self.replica.bodies.take(event.body.len()) {
+                self.bodies.insert(owed.sequence, event);
+            }
+        }
+    }
+
+    fn take_body(&mut self, sequence: Sequence) -> Option<Arc<Event>> {
+        let event = self.bodies.remove(&sequence)?;
+        self.replica.bodies.give_back(event.body.len());
+        Some(event)
+    }
+
+    /// Bodies of what the core did not take: they would be held for nothing.
+    fn drop_unwanted_bodies(&mut self) {
+        let unwanted: Vec<Sequence> = self
+            .bodies
+            .keys()
+            .filter(|sequence| !self.core.holds(**sequence))
+            .copied()
+            .collect();
+        for sequence in unwanted {
+            self.take_body(sequence);
+        }
+    }
+
+    fn partition(&self) -> PartitionId {
+        self.log.partition
+    }
+
+    fn own(&mut self, ctx: &mut Context<Self>) -> Addr<Self> {
+        self.own.get_or_insert_with(|| ctx.address()).clone()
+    }
+
+    fn count(&self, done: &AttemptDone) {
+        let metrics = &self.replica.metrics;
+        match &done.sent.outcome {
+            AttemptOutcome::Delivered { .. } => {
+                metrics.delivered.increment(1);
+                metrics.attempt_seconds.record(done.sent.latency.as_secs_f64());
+                if let Some(published_at) = done.published_at {
+                    let ended = done
+                        .sent
+                        .started_at
+                        .plus_millis(i64::try_from(done.sent.latency.as_millis()).unwrap_or(0));
+                    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a latency")]
+                    let seconds = ended.millis_since(published_at).max(0) as f64 / 1_000.0;
+                    metrics.end_to_end_seconds.record(seconds);
+                }
+            }
+            AttemptOutcome::Failed(failure) => {
+                metrics.failed_attempt(failure.kind);
+                metrics.attempt_seconds.record(done.sent.latency.as_secs_f64());
+                tracing::info!(
+                    webhook.id = %self.webhook.id,
+                    partition = self.partition().0,
+                    error = failure.kind.as_str(),
+                    status = failure.status,
+                    "an attempt failed"
+                );
+            }
+            AttemptOutcome::Gone(UnsentEnd::Skipped(_)) => metrics.skipped.increment(1),
+            AttemptOutcome::Gone(UnsentEnd::Exhausted(_)) => metrics.exhausted.increment(1),
+            AttemptOutcome::NotStarted => {}
+        }
+    }
+}
+
+/// One attempt with the body at hand, or with one that is read now.
+async fn run_attempt(
+    replica: &Replica,
+    webhook: &Webhook,
+    attempt: Attempt,
+    body: Option<Arc<Event>>,
+) -> (Sent, Option<shared::time::Timestamp>) {
+    let unsent = |outcome| Sent {
+        started_at: replica.clock.now(),
+        latency: Duration::ZERO,
+        outcome,
+    };
+    let event = match body {
+        Some(event) => event,
+        None => {
+            replica.metrics.events_fetched.increment(1);
+            match events::fetch(&replica.nats, attempt.sequence).await {
+                Ok(Fetched::Event(event)) => event,
+                Ok(Fetched::Gone(end)) => return (unsent(AttemptOutcome::Gone(end)), None),
+                Err(error) => {
+                    tracing::debug!(%error, "an event was not read");
+                    tokio::time::sleep(READ_RETRY).await;
+                    return (unsent(AttemptOutcome::NotStarted), None);
+                }
+            }
+        }
+    };
+    let data_key = replica.view.read(|state| {
+        let project = state.project(webhook.project)?;
+        project.data_key.clone()
+    });
+    let clock = replica.clock.as_ref();
+    let sent = sender::send(&replica.client, clock, webhook, data_key.as_deref(), &event).await;
+    (sent, Some(event.published_at))
+}
+
+impl Actor for WebhookActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.replica.metrics.webhooks.increment(1.0);
+        // What was due while nobody owned the partition.
+        self.step(Input::Tick, ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.replica.metrics.webhooks.decrement(1.0);
+        for event in self.bodies.values() {
+            self.replica.bodies.give_back(event.body.len());
+        }
+        self.replica.slots.moved(self.core.in_flight(), 0);
+        if std::thread::panicking() {
+            self.replica.metrics.webhook_panics.increment(1);
+            tracing::error!(
+                webhook.id = %self.webhook.id,
+                "the webhook's actor ended by a panic; its deliveries wait for a restart"
+            );
+        }
+    }
+}
+
+impl Handler<Offered> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Offered, ctx: &mut Self::Context) {
+        // Classified by a configuration that has not arrived here: read it from the stream later.
+        if message.registry_sequence > self.history.latest() {
+            return;
+        }
+        self.keep_bodies(&message.offer, message.events);
+        self.step(Input::Offered(message.offer), ctx);
+        if !self.core.is_caught_up() {
+            self.drop_unwanted_bodies();
+        }
+    }
+}
+
+impl Handler<Update> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Update, ctx: &mut Self::Context) {
+        let deleted = message.history.is_deleted();
+        if message.history.latest() > self.history.latest() {
+            self.history = message.history;
+            let policy = message.webhook.definition.policy.clone();
+            self.webhook = message.webhook;
+            self.step(Input::Configured(policy), ctx);
+        }
+        if deleted {
+            self.step(Input::Deleted, ctx);
+            return;
+        }
+        let nudge = Offer {
+            after: message.scanned,
+            through: message.scanned,
+            matches: Vec::new(),
+        };
+        self.step(Input::Offered(nudge), ctx);
+    }
+}
+
+impl Handler<AttemptDone> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, message: AttemptDone, ctx: &mut Self::Context) {
+        self.count(&message);
+        let finished = Finished {
+            sequence: message.sequence,
+            started_at: message.sent.started_at,
+            latency_ms: u32::try_from(message.sent.latency.as_millis()).unwrap_or(u32::MAX),
+            outcome: message.sent.outcome,
+        };
+        self.step(Input::Finished(finished), ctx);
+    }
+}
+
+impl Handler<BacklogDone> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, BacklogDone(stretch): BacklogDone, ctx: &mut Self::Context) {
+        let Some(stretch) = stretch else {
+            self.step(Input::BacklogFailed, ctx);
+            return;
+        };
+        let (matches, events): (Vec<_>, Vec<_>) = stretch
+            .events
+            .into_iter()
+            .filter_map(|(sequence, event)| {
+                owed(&self.history, sequence, &event).map(|owed| (owed, event))
+            })
+            .unzip();
+        let offer = Offer {
+            after: stretch.after,
+            through: stretch.through,
+            matches,
+        };
+        self.keep_bodies(&offer, events);
+        self.step(Input::BacklogRead(offer), ctx);
+        self.drop_unwanted_bodies();
+    }
+}
+
+impl Handler<GateOpened> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, _: GateOpened, ctx: &mut Self::Context) {
+        self.step(Input::Tick, ctx);
+    }
+}

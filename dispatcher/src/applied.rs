@@ -1,0 +1,90 @@
+//! How far the owner of each partition has applied the registry (`protocol.md`, rule 11).
+//!
+//! An owner applies its partition's entries in registry order, so one number a partition tells
+//! of every entry at or below it.
+
+use std::time::Duration;
+
+use shared::ids::{PartitionId, Sequence};
+use shared::partition::PartitionCount;
+use tokio::sync::watch;
+
+/// Written by the owners of partitions, awaited by management calls.
+pub struct Applied {
+    /// By partition number.
+    partitions: Vec<watch::Sender<Sequence>>,
+}
+
+impl Applied {
+    pub fn new(partitions: PartitionCount) -> Self {
+        Self {
+            partitions: partitions
+                .all()
+                .map(|_| watch::Sender::new(Sequence(0)))
+                .collect(),
+        }
+    }
+
+    /// The partition's `ConfigApplied` entries through `sequence` are committed in JOURNAL.
+    /// A lower sequence than an earlier one changes nothing.
+    pub fn mark(&self, partition: PartitionId, sequence: Sequence) {
+        if let Some(applied) = self.partition(partition) {
+            applied.send_if_modified(|reached| {
+                let rises = sequence > *reached;
+                *reached = sequence.max(*reached);
+                rises
+            });
+        }
+    }
+
+    /// Whether the owner got through `sequence` within the time given.
+    pub async fn wait(&self, partition: PartitionId, sequence: Sequence, within: Duration) -> bool {
+        let Some(applied) = self.partition(partition) else {
+            return false;
+        };
+        let mut applied = applied.subscribe();
+        let reached = applied.wait_for(|reached| *reached >= sequence);
+        matches!(tokio::time::timeout(within, reached).await, Ok(Ok(_)))
+    }
+
+    fn partition(&self, partition: PartitionId) -> Option<&watch::Sender<Sequence>> {
+        self.partitions.get(usize::from(partition.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const NOW: Duration = Duration::ZERO;
+
+    fn applied() -> Applied {
+        Applied::new(PartitionCount::new(2).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_when_the_owner_gets_there() {
+        let applied = applied();
+        let (one, three) = (Sequence(1), Sequence(3));
+        let marks = async {
+            applied.mark(PartitionId(0), one);
+            tokio::task::yield_now().await;
+            applied.mark(PartitionId(0), three);
+        };
+        let (reached, ()) = tokio::join!(applied.wait(PartitionId(0), three, LONG), marks);
+        assert!(reached);
+        assert!(applied.wait(PartitionId(0), one, NOW).await);
+    }
+
+    #[tokio::test]
+    async fn partitions_are_apart_and_marks_never_go_back() {
+        let applied = applied();
+        applied.mark(PartitionId(1), Sequence(5));
+        applied.mark(PartitionId(1), Sequence(4));
+        assert!(applied.wait(PartitionId(1), Sequence(5), NOW).await);
+        assert!(!applied.wait(PartitionId(1), Sequence(6), NOW).await);
+        assert!(!applied.wait(PartitionId(0), Sequence(1), NOW).await);
+        assert!(!applied.wait(PartitionId(2), Sequence(0), LONG).await);
+    }
+}

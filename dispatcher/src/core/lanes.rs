@@ -1,0 +1,188 @@
+//! Lanes: the pending deliveries of one webhook that share an ordering key. The lowest of a lane
+//! is its head; only heads are attempted, one at a time, and a head that waits for its retry
+//! holds up its own lane alone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use shared::domain::policy::Ordering;
+use shared::ids::{EventId, LaneHash, Sequence};
+use shared::time::Timestamp;
+
+/// What is known of a pending delivery. The body is not: it lies in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub event: EventId,
+    pub lane: LaneHash,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// When the next attempt is due, after a failed one.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// All lanes of a webhook.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    ordering: Ordering,
+    pending: BTreeMap<Sequence, Pending>,
+    /// Members of each lane, ascending; no lane is empty.
+    members: HashMap<u64, BTreeSet<Sequence>>,
+    /// Heads that may be attempted now, lowest first.
+    ready: BTreeSet<Sequence>,
+    /// Heads that wait for their retry, earliest first.
+    parked: BTreeSet<(Timestamp, Sequence)>,
+    in_flight: BTreeSet<Sequence>,
+}
+
+impl Lanes {
+    pub fn new(ordering: Ordering) -> Self {
+        Self {
+            ordering,
+            pending: BTreeMap::new(),
+            members: HashMap::new(),
+            ready: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+        }
+    }
+
+    pub fn ordering(&self) -> Ordering {
+        self.ordering
+    }
+
+    /// Pending deliveries that are held here, those in flight included.
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn contains(&self, sequence: Sequence) -> bool {
+        self.pending.contains_key(&sequence)
+    }
+
+    pub fn get(&self, sequence: Sequence) -> Option<&Pending> {
+        self.pending.get(&sequence)
+    }
+
+    pub fn has_ready(&self, now: Timestamp) -> bool {
+        !self.ready.is_empty() || self.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// When the earliest parked head is due.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.parked.first().map(|(due, _)| *due)
+    }
+
+    /// Adds a delivery; one that is already there stays as it is.
+    pub fn insert(&mut self, sequence: Sequence, pending: Pending) {
+        if self.pending.contains_key(&sequence) {
+            return;
+        }
+        let key = self.key(sequence, pending.lane);
+        let previous_head = self.head(key);
+        self.pending.insert(sequence, pending);
+        self.members.entry(key).or_default().insert(sequence);
+        if previous_head.is_none_or(|head| sequence < head) {
+            if let Some(head) = previous_head {
+                self.unlist(head);
+            }
+            self.list(sequence);
+        }
+    }
+
+    /// Takes the next head to attempt: due retries before new ones, then the lowest.
+    pub fn start_next(&mut self, now: Timestamp) -> Option<(Sequence, Pending)> {
+        let sequence = match self.parked.first() {
+            Some(&(due, sequence)) if due <= now => {
+                self.parked.pop_first();
+                sequence
+            }
+            Some(_) | None => self.ready.pop_first()?,
+        };
+        let pending = *self.pending.get(&sequence)?;
+        self.in_flight.insert(sequence);
+        Some((sequence, pending))
+    }
+
+    /// The attempt failed; the head waits until `retry_at`.
+    pub fn park(&mut self, sequence: Sequence, attempts: u32, retry_at: Timestamp) {
+        self.in_flight.remove(&sequence);
+        if let Some(pending) = self.pending.get_mut(&sequence) {
+            pending.attempts = attempts;
+            pending.retry_at = Some(retry_at);
+            let lane = pending.lane;
+            // A lower one may have come in meanwhile; then that one is the head.
+            if self.head(self.key(sequence, lane)) == Some(sequence) {
+                self.parked.insert((retry_at, sequence));
+            }
+        }
+    }
+
+    /// The delivery ended; the next of its lane becomes the head.
+    pub fn remove(&mut self, sequence: Sequence) -> Option<Pending> {
+        let pending = self.pending.remove(&sequence)?;
+        self.in_flight.remove(&sequence);
+        self.ready.remove(&sequence);
+        if let Some(due) = pending.retry_at {
+            self.parked.remove(&(due, sequence));
+        }
+        let key = self.key(sequence, pending.lane);
+        if let Some(members) = self.members.get_mut(&key) {
+            members.remove(&sequence);
+            if members.is_empty() {
+                self.members.remove(&key);
+            }
+        }
+        if let Some(head) = self.head(key) {
+            self.list(head);
+        }
+        Some(pending)
+    }
+
+    /// Sorts everything pending into lanes anew. Only while nothing is in flight: an attempt
+    /// under the old order must not run beside its successor under the new one.
+    pub fn reorder(&mut self, ordering: Ordering) {
+        debug_assert!(self.in_flight.is_empty(), "reordered with attempts in flight");
+        let pending = std::mem::take(&mut self.pending);
+        *self = Self::new(ordering);
+        for (sequence, pending) in pending {
+            self.insert(sequence, pending);
+        }
+    }
+
+    fn key(&self, sequence: Sequence, lane: LaneHash) -> u64 {
+        match self.ordering {
+            Ordering::PerRecord => lane.0,
+            Ordering::Strict => 0,
+            Ordering::None => sequence.0,
+        }
+    }
+
+    fn head(&self, key: u64) -> Option<Sequence> {
+        self.members.get(&key)?.first().copied()
+    }
+
+    /// Lists a head as ready or parked, unless it is in flight.
+    fn list(&mut self, head: Sequence) {
+        if self.in_flight.contains(&head) {
+            return;
+        }
+        match self.pending.get(&head).and_then(|pending| pending.retry_at) {
+            Some(due) => self.parked.insert((due, head)),
+            None => self.ready.insert(head),
+        };
+    }
+
+    fn unlist(&mut self, head: Sequence) {
+        self.ready.remove(&head);
+        if let Some(due) = self.pending.get(&head).and_then(|pending| pending.retry_at) {
+            self.parked.remove(&(due, head));
+        }
+    }
+}

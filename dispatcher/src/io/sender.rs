@@ -1,0 +1,143 @@
+//! One attempt: headers, signatures, the POST, and what its answer is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use shared::dialect::{hr_on, stackone};
+use shared::domain::delivery::FailureKind;
+use shared::domain::event::Event;
+use shared::domain::journal::{Failure, SkipReason, UnsentEnd};
+use shared::domain::registry::{SEALED_ANSWER, seal_context};
+use shared::domain::webhook::{Dialect, Webhook};
+use shared::http_client::GuardedClient;
+use shared::secret::DataKey;
+use shared::time::{Clock, Timestamp};
+
+use crate::core::delivery::AttemptOutcome;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const STACKONE_SIGNATURE: HeaderName = HeaderName::from_static(stackone::SIGNATURE_HEADER);
+
+/// What an attempt came to, and when.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub started_at: Timestamp,
+    /// To the response head or the error.
+    pub latency: Duration,
+    pub outcome: AttemptOutcome,
+}
+
+/// Sends `event` to the endpoint as it is configured now. The outcome is fixed at the response
+/// head (`protocol.md`, rule 15); what follows of the answer only decides what is kept of it.
+pub async fn send(
+    client: &GuardedClient,
+    clock: &dyn Clock,
+    webhook: &Webhook,
+    data_key: Option<&DataKey>,
+    event: &Event,
+) -> Sent {
+    let started_at = clock.now();
+    let started = clock.elapsed();
+    let Some(body) = body(webhook, event) else {
+        return Sent {
+            started_at,
+            latency: Duration::ZERO,
+            outcome: AttemptOutcome::Gone(UnsentEnd::Skipped(SkipReason::Undecodable)),
+        };
+    };
+    let headers = headers(webhook, event, started_at, &body);
+    let timeout = Duration::from_millis(u64::from(webhook.definition.policy.timeout_ms));
+    let sent = client.send(&webhook.endpoint.url, headers, body, timeout).await;
+    let latency = clock.elapsed().saturating_sub(started);
+    let outcome = match sent {
+        Ok(answer) if is_success(webhook.definition.dialect, answer.status()) => {
+            let status = answer.status();
+            // Read off the connection beside the next attempt, so that it can be used again.
+            actix_rt::spawn(async move { drop(answer.discard().await) });
+            AttemptOutcome::Delivered { status }
+        }
+        Ok(answer) => {
+            let status = answer.status();
+            let head = answer.keep().await;
+            AttemptOutcome::Failed(Failure {
+                kind: FailureKind::Status,
+                status: Some(status),
+                sealed_answer: seal(data_key, webhook, &head.answer),
+            })
+        }
+        Err(error) => AttemptOutcome::Failed(Failure {
+            kind: error.kind,
+            status: None,
+            // Of an address that is refused, nothing is told (`design.md`, section 3).
+            sealed_answer: match error.kind {
+                FailureKind::RefusedAddress => Vec::new(),
+                FailureKind::Timeout
+                | FailureKind::Connect
+                | FailureKind::Tls
+                | FailureKind::Dns
+                | FailureKind::Reset
+                | FailureKind::Status
+                | FailureKind::Protocol => seal(data_key, webhook, error.detail.as_bytes()),
+            },
+        }),
+    };
+    Sent {
+        started_at,
+        latency,
+        outcome,
+    }
+}
+
+fn is_success(dialect: Dialect, status: u16) -> bool {
+    match dialect {
+        Dialect::Stackone => (200..300).contains(&status),
+        Dialect::HrOn => status == 200,
+    }
+}
+
+/// `None` for an event that the dialect has no name for; its filter never selects one.
+fn body(webhook: &Webhook, event: &Event) -> Option<Bytes> {
+    match webhook.definition.dialect {
+        Dialect::Stackone => Some(event.body.clone()),
+        Dialect::HrOn => {
+            hr_on::render(&event.event_type, &event.record_id, event.published_at).map(Bytes::from)
+        }
+    }
+}
+
+fn headers(webhook: &Webhook, event: &Event, at: Timestamp, body: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8 + webhook.endpoint.headers.len());
+    for (name, value) in &webhook.endpoint.headers {
+        // Checked when the webhook was written.
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut set = |name: HeaderName, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    };
+    set(WEBHOOK_ID, &event.id.to_string());
+    set(WEBHOOK_TIMESTAMP, &at.as_seconds().to_string());
+    set(WEBHOOK_SIGNATURE, &webhook.signers.standard(event.id, at, body));
+    if webhook.definition.dialect == Dialect::Stackone {
+        set(STACKONE_SIGNATURE, &webhook.signers.active.stackone(body));
+    }
+    headers
+}
+
+/// Sealed with the project's key, so that destroying the key destroys all answers (rule 28).
+fn seal(data_key: Option<&DataKey>, webhook: &Webhook, answer: &[u8]) -> Vec<u8> {
+    match data_key {
+        Some(key) if !answer.is_empty() => {
+            let context = seal_context(SEALED_ANSWER, webhook.project, &webhook.id.to_string());
+            key.seal(answer, &context, &shared::random::bytes())
+        }
+        Some(_) | None => Vec::new(),
+    }
+}

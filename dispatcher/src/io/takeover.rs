@@ -1,0 +1,167 @@
+//! Becoming the owner of a partition: epoch entry, then fold (`protocol.md`, rule 6).
+
+use shared::codec::{self, DecodeError};
+use shared::domain::journal::EpochEntry;
+use shared::ids::{Epoch, PartitionId, ReplicaId, Sequence};
+use shared::nats::append::{AppendError, Expected, NewMessage};
+use shared::nats::read::{Lookup, last_matching, message_at, read_all};
+use shared::nats::{Nats, Unavailable, bounds};
+use shared::subjects;
+use shared::time::Timestamp;
+
+use crate::core::fold::PartitionFold;
+
+/// What a new owner starts from.
+#[derive(Debug)]
+pub struct Takeover {
+    pub partition: PartitionId,
+    pub epoch: Epoch,
+    /// Sequence of the epoch entry: what every pack is checked against.
+    pub fence: Sequence,
+    pub fold: PartitionFold,
+    /// Nothing in EVENTS lies at or below.
+    pub events_origin: Sequence,
+}
+
+/// Why a partition could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeoverError {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Somebody else took it at the same moment.
+    #[error("another replica took the partition")]
+    Lost,
+    /// The logs do not fit together: an operator must look (rule 7).
+    #[error("the partition is stopped: {0}")]
+    Stopped(String),
+}
+
+/// Takes the partition for `replica`.
+pub async fn take_over(
+    nats: &Nats,
+    partition: PartitionId,
+    replica: ReplicaId,
+    now: Timestamp,
+) -> Result<Takeover, TakeoverError> {
+    let (epoch, fence) = announce(nats, partition, replica, now).await?;
+    let fold = fold_journal(nats, partition).await?;
+    let (first, last) = bounds(&nats.events).await?;
+    check_events(nats, &fold, last).await?;
+    Ok(Takeover {
+        partition,
+        epoch,
+        fence,
+        fold,
+        events_origin: first.previous(),
+    })
+}
+
+/// Appends the next epoch entry. From then on, packs of earlier owners are refused.
+async fn announce(
+    nats: &Nats,
+    partition: PartitionId,
+    replica: ReplicaId,
+    now: Timestamp,
+) -> Result<(Epoch, Sequence), TakeoverError> {
+    let subject = subjects::journal_epoch(partition);
+    let (previous, expected) = match last_matching(&nats.journal, &subject).await? {
+        Some(message) => {
+            let entry = codec::decode_epoch(&message.payload)
+                .map_err(|error| TakeoverError::Stopped(format!("epoch entry: {error}")))?;
+            (entry.epoch.0, message.sequence)
+        }
+        None => (0, Sequence(0)),
+    };
+    let entry = EpochEntry {
+        epoch: Epoch(previous + 1),
+        owner: replica,
+        at: now,
+        generation: nats.generation,
+    };
+    let message = NewMessage {
+        payload: codec::encode_epoch(&entry).into(),
+        message_id: format!("epoch-{partition}-{}-{replica}", entry.epoch.0),
+        expected: Some(Expected {
+            subject: subject.clone(),
+            sequence: expected,
+        }),
+        subject,
+        never_expires: true,
+    };
+    loop {
+        match nats.append(message.clone()).await {
+            Ok(appended) => return Ok((entry.epoch, appended.sequence)),
+            Err(AppendError::Conflict) => {
+                // After a lost acknowledgement the conflict may be with our own entry.
+                let last = last_matching(&nats.journal, &message.subject).await?;
+                return match last {
+                    Some(last) if last.message_id.as_ref() == Some(&message.message_id) => {
+                        Ok((entry.epoch, last.sequence))
+                    }
+                    Some(_) | None => Err(TakeoverError::Lost),
+                };
+            }
+            Err(AppendError::Busy | AppendError::Unknown(_)) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            Err(error @ AppendError::TooLarge) => {
+                return Err(TakeoverError::Stopped(error.to_string()));
+            }
+        }
+    }
+}
+
+/// All packs: whatever an earlier owner stored lies before the epoch entry that is now known
+/// stored, so the last pack that the leader has is the last that there will be.
+pub async fn fold_journal(
+    nats: &Nats,
+    partition: PartitionId,
+) -> Result<PartitionFold, TakeoverError> {
+    let mut fold = PartitionFold::default();
+    let mut unreadable: Option<(Sequence, DecodeError)> = None;
+    let subject = subjects::journal(partition);
+    read_all(&nats.journal, &subject, Sequence(0), |message| {
+        match codec::decode_pack(&message.payload) {
+            Ok(pack) => fold.apply(message.sequence, &pack),
+            Err(error) => unreadable = Some((message.sequence, error)),
+        }
+    })
+    .await?;
+    match unreadable {
+        None => Ok(fold),
+        // Outcomes that cannot be read cannot be skipped: they may be ends.
+        Some((sequence, error)) => Err(TakeoverError::Stopped(format!(
+            "JOURNAL {sequence}: {error}"
+        ))),
+    }
+}
+
+/// EVENTS must still hold what was classified: a stream that went back would give other events
+/// the positions of old ones.
+async fn check_events(
+    nats: &Nats,
+    fold: &PartitionFold,
+    last: Sequence,
+) -> Result<(), TakeoverError> {
+    let Some(classified) = fold.classified else {
+        return Ok(());
+    };
+    if classified.generation != nats.generation || classified.sequence > last {
+        return Err(TakeoverError::Stopped(format!(
+            "EVENTS ends at {last}, before the classified position {}",
+            classified.sequence
+        )));
+    }
+    let Some(expected) = fold.classified_event else {
+        return Ok(());
+    };
+    if let Lookup::Found(message) = message_at(&nats.events, classified.sequence).await?
+        && codec::decode_event(&message.payload).is_ok_and(|event| event.id != expected)
+    {
+        return Err(TakeoverError::Stopped(format!(
+            "EVENTS has another event at {} than was classified",
+            classified.sequence
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What the dispatcher counts. Labels are enums, never an id, a URL or a text from outside.
+
+use metrics::{Counter, Gauge, Histogram};
+use shared::domain::delivery::FailureKind;
+use shared::telemetry::metrics::Registry;
+
+/// Handles, registered once: recording is an atomic operation.
+pub struct DispatcherMetrics {
+    pub delivered: Counter,
+    pub exhausted: Counter,
+    pub skipped: Counter,
+    failed_attempts: [(FailureKind, Counter); 8],
+    /// From an event's publication to the endpoint's answer, of first attempts and later ones.
+    pub end_to_end_seconds: Histogram,
+    pub attempt_seconds: Histogram,
+    pub attempts_in_flight: Gauge,
+    pub events_read: Counter,
+    pub events_undecodable: Counter,
+    pub events_fetched: Counter,
+    pub backlog_reads: Counter,
+    pub packs: Counter,
+    pub pack_entries: Counter,
+    pub commit_seconds: Histogram,
+    pub commit_retries: Counter,
+    pub gate_closed: Counter,
+    pub partitions_owned: Gauge,
+    pub partitions_stopped: Counter,
+    pub webhooks: Gauge,
+    pub webhook_panics: Counter,
+    pub mailbox_full: Counter,
+    pub accounts_projected: Counter,
+}
+
+impl DispatcherMetrics {
+    pub fn new(registry: &Registry) -> Self {
+        let deliveries = |outcome: &'static [(&'static str, &'static str)]| {
+            registry.counter(
+                "carillon_dispatcher_deliveries_total",
+                "Deliveries ended, by outcome",
+                outcome,
+            )
+        };
+        let count = |name, help| registry.counter(name, help, &[]);
+        Self {
+            delivered: deliveries(&[("outcome", "delivered")]),
+            exhausted: deliveries(&[("outcome", "exhausted")]),
+            skipped: deliveries(&[("outcome", "skipped")]),
+            failed_attempts: failed_attempts(registry),
+            end_to_end_seconds: registry.seconds(
+                "carillon_dispatcher_end_to_end_seconds",
+                "From publication of an event to its delivery",
+                &[],
+            ),
+            attempt_seconds: registry.seconds(
+                "carillon_dispatcher_attempt_seconds",
+                "From the start of an attempt to its outcome",
+                &[],
+            ),
+            attempts_in_flight: registry.gauge(
+                "carillon_dispatcher_attempts_in_flight",
+                "Attempts under way",
+                &[],
+            ),
+            events_read: count(
+                "carillon_dispatcher_events_read_total",
+                "Events read from the tail",
+            ),
+            events_undecodable: count(
+                "carillon_dispatcher_events_undecodable_total",
+                "Events whose bytes are not readable",
+            ),
+            events_fetched: count(
+                "carillon_dispatcher_events_fetched_total",
+                "Events read again for an attempt",
+            ),
+            backlog_reads: count(
+                "carillon_dispatcher_backlog_reads_total",
+                "Reads of a stretch of the stream for a webhook that is behind",
+            ),
+            packs: count("carillon_dispatcher_packs_total", "Packs stored in JOURNAL"),
+            pack_entries: count(
+                "carillon_dispatcher_pack_entries_total",
+                "Entries stored in JOURNAL",
+            ),
+            commit_seconds: registry.seconds(
+                "carillon_dispatcher_commit_seconds",
+                "From making a pack to knowing that it is stored",
+                &[],
+            ),
+            commit_retries: count(
+                "carillon_dispatcher_commit_retries_total",
+                "Appends to JOURNAL that had to be repeated",
+            ),
+            gate_closed: count(
+                "carillon_dispatcher_gate_closed_total",
+                "Times a webhook had to wait because too many outcomes were not journaled",
+            ),
+            partitions_owned: registry.gauge(
+                "carillon_dispatcher_partitions_owned",
+                "Partitions that this replica owns",
+                &[],
+            ),
+            partitions_stopped: count(
+                "carillon_dispatcher_partitions_stopped_total",
+                "Partitions given up because of a fault or another owner",
+            ),
+            webhooks: registry.gauge("carillon_dispatcher_webhooks", "Webhooks with an actor", &[]),
+            webhook_panics: count(
+                "carillon_dispatcher_webhook_panics_total",
+                "Actors that ended by a panic",
+            ),
+            mailbox_full: count(
+                "carillon_dispatcher_mailbox_full_total",
+                "Offers that a webhook had no room for, and reads from the stream instead",
+            ),
+            accounts_projected: count(
+                "carillon_dispatcher_accounts_projected_total",
+                "Account entries published as events",
+            ),
+        }
+    }
+
+    pub fn failed_attempt(&self, kind: FailureKind) {
+        if let Some((_, counter)) = self.failed_attempts.iter().find(|(of, _)| *of == kind) {
+            counter.increment(1);
+        }
+    }
+}
+
+fn failed_attempts(registry: &Registry) -> [(FailureKind, Counter); 8] {
+    use FailureKind as K;
+    let of = |kind, labels| {
+        let name = "carillon_dispatcher_failed_attempts_total";
+        (kind, registry.counter(name, "Attempts that failed, by kind", labels))
+    };
+    [
+        of(K::Timeout, &[("kind", "timeout")]),
+        of(K::Connect, &[("kind", "connect")]),
+        of(K::Tls, &[("kind", "tls")]),
+        of(K::Dns, &[("kind", "dns")]),
+        of(K::RefusedAddress, &[("kind", "refused_address")]),
+        of(K::Reset, &[("kind", "reset")]),
+        of(K::Status, &[("kind", "status")]),
+        of(K::Protocol, &[("kind", "protocol")]),
+    ]
+}

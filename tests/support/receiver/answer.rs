@@ -1,0 +1,63 @@
+//! What a rule is asked, and what it can answer.
+
+use std::time::Duration;
+
+/// A request, for a rule to judge.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub path: String,
+    /// `webhook-id`.
+    pub id: String,
+    pub event: String,
+    pub record_id: String,
+    /// 1 for the first arrival of this id.
+    pub number: usize,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// None: the connection is closed without an answer.
+    pub(super) status: Option<u16>,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: String,
+    pub(super) delay: Duration,
+}
+
+impl Answer {
+    /// A status without a body, at once.
+    pub fn status(status: u16) -> Self {
+        Self {
+            status: Some(status),
+            headers: Vec::new(),
+            body: String::new(),
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// Closes the connection.
+    pub fn drop_connection() -> Self {
+        Self {
+            status: None,
+            ..Self::status(0)
+        }
+    }
+
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn with_body(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.body);
+        self
+    }
+}
