@@ -1,1 +1,37 @@
-fn main() {}
+//! The dispatcher's process: settings, logs, sockets, signals.
+
+use std::net::TcpListener;
+
+use anyhow::Context as _;
+use dispatcher::Listeners;
+use shared::config::{Arguments, Service, Settings};
+use shared::{shutdown, telemetry};
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse(std::env::args_os().skip(1))
+        .context("usage: dispatcher [--config FILE] [--check-config]")?;
+    let settings = Settings::load(Service::Dispatcher, arguments.config)?;
+    if arguments.check_config {
+        use std::io::Write as _;
+        return Ok(writeln!(std::io::stdout(), "{settings}")?);
+    }
+    telemetry::install_logs(&settings.log, settings.log_format).map_err(anyhow::Error::msg)?;
+    let bind = |address| TcpListener::bind(address).with_context(|| format!("binding {address}"));
+    let listeners = Listeners {
+        http: bind(settings.http_addr)?,
+        ops: bind(settings.ops_addr)?,
+    };
+    actix_rt::System::new().block_on(async {
+        let requested = shutdown::requested();
+        let requested = async {
+            if let Err(error) = requested.await {
+                tracing::error!(%error, "signals are not heard");
+                std::future::pending::<()>().await;
+            }
+            tracing::info!("stopping");
+        };
+        let resolver = dispatcher::system_resolver();
+        dispatcher::run(settings, listeners, resolver, requested).await
+    })?;
+    Ok(())
+}

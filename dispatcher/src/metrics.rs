@@ -5,7 +5,7 @@ use shared::domain::delivery::FailureKind;
 use shared::telemetry::metrics::Registry;
 
 /// Handles, registered once: recording is an atomic operation.
-pub struct DispatcherMetrics {
+pub(crate) struct DispatcherMetrics {
     pub delivered: Counter,
     pub exhausted: Counter,
     pub skipped: Counter,
@@ -32,7 +32,7 @@ pub struct DispatcherMetrics {
 }
 
 impl DispatcherMetrics {
-    pub fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         let deliveries = |outcome: &'static [(&'static str, &'static str)]| {
             registry.counter(
                 "carillon_dispatcher_deliveries_total",
@@ -104,7 +104,11 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
             ),
-            webhooks: registry.gauge("carillon_dispatcher_webhooks", "Webhooks with an actor", &[]),
+            webhooks: registry.gauge(
+                "carillon_dispatcher_webhooks",
+                "Webhooks with an actor",
+                &[],
+            ),
             webhook_panics: count(
                 "carillon_dispatcher_webhook_panics_total",
                 "Actors that ended by a panic",
@@ -120,7 +124,7 @@ impl DispatcherMetrics {
         }
     }
 
-    pub fn failed_attempt(&self, kind: FailureKind) {
+    pub(crate) fn failed_attempt(&self, kind: FailureKind) {
         if let Some((_, counter)) = self.failed_attempts.iter().find(|(of, _)| *of == kind) {
             counter.increment(1);
         }
@@ -131,7 +135,10 @@ fn failed_attempts(registry: &Registry) -> [(FailureKind, Counter); 8] {
     use FailureKind as K;
     let of = |kind, labels| {
         let name = "carillon_dispatcher_failed_attempts_total";
-        (kind, registry.counter(name, "Attempts that failed, by kind", labels))
+        (
+            kind,
+            registry.counter(name, "Attempts that failed, by kind", labels),
+        )
     };
     [
         of(K::Timeout, &[("kind", "timeout")]),

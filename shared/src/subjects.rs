@@ -50,6 +50,11 @@ pub fn registry(project: ProjectId, aggregate: Aggregate, id: &str) -> String {
     format!("registry.{project}.{}.{id}", aggregate.as_str())
 }
 
+/// Entries about accounts, of all projects.
+pub fn registry_accounts() -> String {
+    format!("registry.*.{}.*", Aggregate::Account.as_str())
+}
+
 /// Project, aggregate and id of a registry subject.
 pub fn parse_registry(subject: &str) -> Option<(ProjectId, Aggregate, &str)> {
     let mut tokens = subject.splitn(4, '.');

@@ -21,7 +21,9 @@ pub fn http() -> Result<reqwest::Client> {
     READY.get_or_init(|| {
         // reqwest wants a process-wide provider even for plain http. An error means that the
         // NATS library has installed one already.
-        rustls::crypto::ring::default_provider().install_default().ok();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
     });
     reqwest::Client::builder()
         .no_proxy()
@@ -71,7 +73,12 @@ impl Reply {
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { request, status, text, .. } = self;
+        let Self {
+            request,
+            status,
+            text,
+            ..
+        } = self;
         write!(f, "{request} answered {status}: {}", text.trim())
     }
 }
@@ -131,7 +138,8 @@ impl Client {
     }
 
     pub async fn revoke_api_key(&self, project: &str, key: &str) -> Result<Reply> {
-        self.delete(&format!("/v1/projects/{project}/api_keys/{key}")).await
+        self.delete(&format!("/v1/projects/{project}/api_keys/{key}"))
+            .await
     }
 
     pub async fn create_account(&self, account: &Value) -> Result<Reply> {
@@ -147,7 +155,8 @@ impl Client {
     }
 
     pub async fn patch_account(&self, id: &str, change: &Value) -> Result<Reply> {
-        self.call(Method::PATCH, &format!("/v1/accounts/{id}"), Some(change)).await
+        self.call(Method::PATCH, &format!("/v1/accounts/{id}"), Some(change))
+            .await
     }
 
     pub async fn delete_account(&self, id: &str) -> Result<Reply> {
@@ -168,7 +177,8 @@ impl Client {
     }
 
     pub async fn patch_webhook(&self, id: &str, change: &Value) -> Result<Reply> {
-        self.call(Method::PATCH, &format!("/v1/webhooks/{id}"), Some(change)).await
+        self.call(Method::PATCH, &format!("/v1/webhooks/{id}"), Some(change))
+            .await
     }
 
     pub async fn delete_webhook(&self, id: &str) -> Result<Reply> {

@@ -70,6 +70,18 @@ impl Service {
         &self.log
     }
 
+    /// The end of that.
+    pub fn log_tail(&self) -> String {
+        self.process
+            .as_ref()
+            .map(Process::log_tail)
+            .unwrap_or_default()
+    }
+
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Starts the process, without waiting until it is ready.
     pub fn start(&mut self) -> Result<()> {
         let mut command = Command::new(&self.binary);
@@ -104,9 +116,7 @@ impl Service {
         .await;
         let log = || format!("end of its log:\n{}", process.log_tail());
         ready
-            .and_then(|ready| {
-                ready.map_err(|status| anyhow::anyhow!("{name} ended with {status}"))
-            })
+            .and_then(|ready| ready.map_err(|status| anyhow::anyhow!("{name} ended with {status}")))
             .with_context(log)
     }
 
@@ -119,7 +129,10 @@ impl Service {
 
     /// SIGTERM, and the status that it exits with.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
-        let process = self.process.as_mut().context("the service was not started")?;
+        let process = self
+            .process
+            .as_mut()
+            .context("the service was not started")?;
         process.terminate(STOP_WITHIN).await
     }
 
@@ -133,7 +146,13 @@ impl Service {
     /// The text of `/metrics`.
     pub async fn metrics(&self) -> Result<String> {
         let url = format!("{}/metrics", self.ops_url());
-        Ok(api::http()?.get(url).send().await?.error_for_status()?.text().await?)
+        Ok(api::http()?
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?)
     }
 }
 
@@ -179,11 +198,16 @@ impl ClusterBuilder {
         let nats = NatsServer::start_in(&folder).await?;
         let ingest_http = Port::claim()?;
         let admin_token = hex::encode(shared::random::bytes::<16>());
-        let cidrs = self.endpoint_allow_cidrs.unwrap_or_else(|| "127.0.0.0/8".into());
+        let cidrs = self
+            .endpoint_allow_cidrs
+            .unwrap_or_else(|| "127.0.0.0/8".into());
         let public_url = format!("http://{}", ingest_http.address());
         let mut environment: Vec<(String, String)> = [
             ("CARILLON_NATS_URL", nats.url()),
-            ("CARILLON_MASTER_KEY", STANDARD.encode(shared::random::bytes::<32>())),
+            (
+                "CARILLON_MASTER_KEY",
+                STANDARD.encode(shared::random::bytes::<32>()),
+            ),
             ("CARILLON_ADMIN_TOKEN", admin_token.clone()),
             ("CARILLON_PUBLIC_INGEST_URL", public_url),
             ("CARILLON_ENDPOINT_ALLOW_CIDRS", cidrs),
@@ -226,7 +250,11 @@ impl Cluster {
 
     /// A client with the admin token.
     pub fn admin(&self) -> Result<Client> {
-        Client::new(&self.dispatcher.http_url(), &self.ingest.http_url(), &self.admin_token)
+        Client::new(
+            &self.dispatcher.http_url(),
+            &self.ingest.http_url(),
+            &self.admin_token,
+        )
     }
 
     /// A new project with an API key.
@@ -241,6 +269,16 @@ impl Cluster {
             key_id: text("/id")?,
             key: text("/key")?,
         })
+    }
+
+    /// Of everything that was started.
+    pub fn process_ids(&self) -> Vec<u32> {
+        let services = [self.ingest.process_id(), self.dispatcher.process_id()];
+        services
+            .into_iter()
+            .flatten()
+            .chain([self.nats.process_id()])
+            .collect()
     }
 
     /// SIGTERM for everything; an exit other than 0 of one of the services is an error.

@@ -37,7 +37,10 @@ impl Ledger {
             .map(Delivery::id)
             .collect();
         let accepted = self.by_record.values().flatten();
-        accepted.filter(|id| !arrived.contains(id.as_str())).cloned().collect()
+        accepted
+            .filter(|id| !arrived.contains(id.as_str()))
+            .cloned()
+            .collect()
     }
 
     /// Records whose events did not arrive first in the order in which they were accepted, and
@@ -47,7 +50,10 @@ impl Ledger {
         let mut arrived: HashMap<&str, Vec<&str>> = HashMap::new();
         for delivery in deliveries {
             if seen.insert(delivery.id()) {
-                arrived.entry(delivery.record_id()).or_default().push(delivery.id());
+                arrived
+                    .entry(delivery.record_id())
+                    .or_default()
+                    .push(delivery.id());
             }
         }
         self.by_record
@@ -99,20 +105,40 @@ mod tests {
             ledger.accepted(record, id);
         }
         assert_eq!(ledger.len(), 3);
-        let check = |arrivals: &[(&str, &str, u16)], missing: &[&str], disordered: usize, repeats| {
-            let deliveries: Vec<_> = arrivals
-                .iter()
-                .map(|(record, id, status)| delivery(record, id, *status))
-                .collect();
-            assert_eq!(ledger.missing(&deliveries), missing, "{arrivals:?}");
-            assert_eq!(ledger.order_violations(&deliveries).len(), disordered, "{arrivals:?}");
-            assert_eq!(repeats_after_success(&deliveries), repeats, "{arrivals:?}");
-        };
-        check(&[("a", "1", 204), ("b", "3", 204), ("a", "2", 204)], &[], 0, 0);
+        let check =
+            |arrivals: &[(&str, &str, u16)], missing: &[&str], disordered: usize, repeats| {
+                let deliveries: Vec<_> = arrivals
+                    .iter()
+                    .map(|(record, id, status)| delivery(record, id, *status))
+                    .collect();
+                assert_eq!(ledger.missing(&deliveries), missing, "{arrivals:?}");
+                assert_eq!(
+                    ledger.order_violations(&deliveries).len(),
+                    disordered,
+                    "{arrivals:?}"
+                );
+                assert_eq!(repeats_after_success(&deliveries), repeats, "{arrivals:?}");
+            };
+        check(
+            &[("a", "1", 204), ("b", "3", 204), ("a", "2", 204)],
+            &[],
+            0,
+            0,
+        );
         check(&[("a", "1", 500), ("a", "1", 204)], &["2", "3"], 0, 0);
         check(&[("a", "2", 204), ("a", "1", 204)], &["3"], 1, 0);
         check(&[("a", "2", 204)], &["1", "3"], 1, 0);
-        check(&[("a", "1", 204), ("a", "2", 204), ("a", "1", 204)], &["3"], 0, 1);
-        check(&[("a", "1", 204), ("a", "2", 204), ("a", "9", 204)], &["3"], 1, 0);
+        check(
+            &[("a", "1", 204), ("a", "2", 204), ("a", "1", 204)],
+            &["3"],
+            0,
+            1,
+        );
+        check(
+            &[("a", "1", 204), ("a", "2", 204), ("a", "9", 204)],
+            &["3"],
+            1,
+            0,
+        );
     }
 }

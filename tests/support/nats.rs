@@ -62,6 +62,10 @@ impl NatsServer {
         store(&self.folder)
     }
 
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -122,19 +126,28 @@ mod tests {
     #[tokio::test]
     async fn a_killed_server_comes_back_with_what_it_had_acknowledged() {
         let mut server = NatsServer::start().await.unwrap();
-        let connect = async |url| async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
+        let connect =
+            async |url| async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
         let before = connect(server.url()).await;
         let stream = async_nats::jetstream::stream::Config {
             name: "S".into(),
             ..Default::default()
         };
         before.create_stream(stream).await.unwrap();
-        before.publish("S", "kept".into()).await.unwrap().await.unwrap();
+        before
+            .publish("S", "kept".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         server.kill();
         assert!(TcpStream::connect(server.port.address()).is_err());
         server.restart().await.unwrap();
         let stream = connect(server.url()).await.get_stream("S").await.unwrap();
-        assert_eq!(&stream.get_raw_message(1).await.unwrap().payload[..], b"kept");
+        assert_eq!(
+            &stream.get_raw_message(1).await.unwrap().payload[..],
+            b"kept"
+        );
         assert!(server.store_dir().is_dir());
         server.stop().await.unwrap();
     }

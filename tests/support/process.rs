@@ -123,7 +123,10 @@ impl Drop for Process {
                 None => "was running".to_owned(),
             };
             let tail = self.log_tail();
-            #[expect(clippy::print_stderr, reason = "the log of a failed test is part of its failure")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "the log of a failed test is part of its failure"
+            )]
             {
                 eprintln!("---- {} {state}; end of its log:\n{tail}----", self.name);
             }
@@ -164,7 +167,9 @@ fn tell_watchdog(verb: &str, process: u32) -> Result<()> {
     static PIPE: OnceLock<Mutex<Option<ChildStdin>>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| Mutex::new(start_watchdog().ok()));
     let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
-    let pipe = pipe.as_mut().context("the watchdog's shell did not start")?;
+    let pipe = pipe
+        .as_mut()
+        .context("the watchdog's shell did not start")?;
     writeln!(pipe, "{verb} {process}").context("writing to the watchdog")?;
     Ok(())
 }

@@ -108,7 +108,11 @@ mod tests {
     #[test]
     fn bamboohr_matches_the_public_fixture() {
         let body = br##"{"employees":[{"changedFields":["First name"],"fields":{"Employee #":{"value":"300"},"First name":{"value":"Tefi"},"Last name":{"value":"Adams"}},"id":"5"}]}"##;
-        let callback = bamboohr("123b929362d51613054f71e5e5d4bf2c", body.to_vec(), "1658248023");
+        let callback = bamboohr(
+            "123b929362d51613054f71e5e5d4bf2c",
+            body.to_vec(),
+            "1658248023",
+        );
         assert_eq!(
             header(&callback, "X-BambooHR-Signature"),
             "56491dd9c2b352bc5f4fc627159aae20ddff9c8cb19f239a6de6771dc5310bac"
@@ -119,7 +123,11 @@ mod tests {
     /// The vector that GitHub publishes, whose scheme differs by its prefix alone.
     #[test]
     fn greenhouse_signs_the_body_alone() {
-        let callback = greenhouse("It's a Secret to Everybody", b"Hello, World!".to_vec(), "e1");
+        let callback = greenhouse(
+            "It's a Secret to Everybody",
+            b"Hello, World!".to_vec(),
+            "e1",
+        );
         assert_eq!(
             header(&callback, "Signature"),
             "sha256 757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
@@ -129,7 +137,10 @@ mod tests {
     #[test]
     fn greenhouse_escapes_before_it_signs() {
         let body = String::from_utf8(greenhouse_candidate_updated(1, "<Ada>")).unwrap();
-        assert!(body.contains("\\u003cAda\\u003e") && !body.contains(['<', '>', '&']), "{body}");
+        assert!(
+            body.contains("\\u003cAda\\u003e") && !body.contains(['<', '>', '&']),
+            "{body}"
+        );
         assert!(serde_json::from_str::<Value>(&body).is_ok());
     }
 }

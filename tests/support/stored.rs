@@ -24,7 +24,9 @@ pub struct Stored {
 
 impl Stored {
     pub async fn connect(url: &str) -> Result<Self> {
-        let client = async_nats::connect(url).await.with_context(|| format!("connecting to {url}"))?;
+        let client = async_nats::connect(url)
+            .await
+            .with_context(|| format!("connecting to {url}"))?;
         Ok(Self {
             context: jetstream::new(client),
         })

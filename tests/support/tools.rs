@@ -17,7 +17,11 @@ pub fn nats_server() -> Result<PathBuf> {
     for name in ["CARILLON_NATS_SERVER", "NATS_SERVER"] {
         if let Some(given) = std::env::var_os(name).filter(|given| !given.is_empty()) {
             let path = PathBuf::from(given);
-            ensure!(path.is_file(), "{name} is {}, which is no file", path.display());
+            ensure!(
+                path.is_file(),
+                "{name} is {}, which is no file",
+                path.display()
+            );
             return Ok(path);
         }
     }
@@ -63,7 +67,9 @@ pub fn node() -> Result<(PathBuf, PathBuf)> {
 /// A binary of this workspace, beside the running one.
 pub fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("the path of the running program")?;
-    let mut folder = own.parent().context("the running program lies in a folder")?;
+    let mut folder = own
+        .parent()
+        .context("the running program lies in a folder")?;
     // Tests run from `deps/`, a level below the binaries.
     if folder.file_name() == Some(OsStr::new("deps")) {
         folder = folder.parent().unwrap_or(folder);

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _};
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _,
+};
 use shared::domain::journal::Pack;
 use shared::ids::Sequence;
 
@@ -14,7 +16,7 @@ use crate::io::journal::{Committed, commit};
 /// Wakes come from every webhook of the partition; one that finds no room changes nothing.
 const MAILBOX: usize = 16;
 
-pub struct JournalActor {
+pub(crate) struct JournalActor {
     replica: Rc<Replica>,
     log: Rc<PartitionLog>,
     fence: Sequence,
@@ -24,15 +26,15 @@ pub struct JournalActor {
 /// There are entries to commit.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct Entries;
+pub(crate) struct Entries;
 
 /// The log has moved on, or is lost to another owner.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct Progress;
+pub(crate) struct Progress;
 
 impl JournalActor {
-    pub fn new(
+    pub(crate) fn new(
         replica: Rc<Replica>,
         log: Rc<PartitionLog>,
         fence: Sequence,

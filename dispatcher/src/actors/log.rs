@@ -13,7 +13,7 @@ use shared::time::Timestamp;
 use super::journal::Entries;
 use crate::core::commits::{Classified, Commits};
 
-pub struct PartitionLog {
+pub(crate) struct PartitionLog {
     pub partition: PartitionId,
     commits: RefCell<Commits>,
     classified: Cell<Classified>,
@@ -28,10 +28,10 @@ pub struct PartitionLog {
 /// Attempts may start again.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct GateOpened;
+pub(crate) struct GateOpened;
 
 impl PartitionLog {
-    pub fn new(
+    pub(crate) fn new(
         partition: PartitionId,
         commits: Commits,
         classified: Classified,
@@ -48,23 +48,23 @@ impl PartitionLog {
         })
     }
 
-    pub fn set_committer(&self, committer: Recipient<Entries>) {
+    pub(crate) fn set_committer(&self, committer: Recipient<Entries>) {
         self.committer.replace(Some(committer));
     }
 
     /// The partition's monotone time.
-    pub fn now(&self, wall: Timestamp) -> Timestamp {
+    pub(crate) fn now(&self, wall: Timestamp) -> Timestamp {
         let now = self.now.get().max(wall);
         self.now.set(now);
         now
     }
 
-    pub fn set_classified(&self, classified: Classified) {
+    pub(crate) fn set_classified(&self, classified: Classified) {
         self.classified.set(classified);
     }
 
     /// Adds an entry, and gives the ordinal that [`Self::stored`] reaches once it is committed.
-    pub fn push(&self, now: Timestamp, entry: JournalEntry) -> u64 {
+    pub(crate) fn push(&self, now: Timestamp, entry: JournalEntry) -> u64 {
         let ordinal = self.commits.borrow_mut().push(now, entry);
         if let Some(committer) = &*self.committer.borrow() {
             // A full mailbox means that it is about to look anyway.
@@ -73,25 +73,25 @@ impl PartitionLog {
         ordinal
     }
 
-    pub fn stored(&self) -> u64 {
+    pub(crate) fn stored(&self) -> u64 {
         self.commits.borrow().stored()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.commits.borrow().is_empty()
     }
 
-    pub fn forget(&self, webhook: WebhookId) {
+    pub(crate) fn forget(&self, webhook: WebhookId) {
         self.commits.borrow_mut().forget(webhook);
     }
 
-    pub fn next_pack(&self, now: Timestamp) -> Option<Pack> {
+    pub(crate) fn next_pack(&self, now: Timestamp) -> Option<Pack> {
         let classified = self.classified.get();
         self.commits.borrow_mut().next_pack(now, classified)
     }
 
     /// The pack under way lies at `at`; those who waited for room are told.
-    pub fn pack_stored(&self, at: Sequence, now: Timestamp) {
+    pub(crate) fn pack_stored(&self, at: Sequence, now: Timestamp) {
         self.commits.borrow_mut().pack_stored(at);
         if self.commits.borrow().gate_is_open(now) {
             for waiting in self.waiting.take() {
@@ -102,20 +102,20 @@ impl PartitionLog {
     }
 
     /// Whether attempts may start (rule 19).
-    pub fn gate_is_open(&self, now: Timestamp) -> bool {
+    pub(crate) fn gate_is_open(&self, now: Timestamp) -> bool {
         !self.deposed.get() && self.commits.borrow().gate_is_open(now)
     }
 
-    pub fn wait_for_gate(&self, webhook: Recipient<GateOpened>) {
+    pub(crate) fn wait_for_gate(&self, webhook: Recipient<GateOpened>) {
         self.waiting.borrow_mut().push(webhook);
     }
 
     /// Another replica owns the partition: nothing starts here any more.
-    pub fn depose(&self) {
+    pub(crate) fn depose(&self) {
         self.deposed.set(true);
     }
 
-    pub fn is_deposed(&self) -> bool {
+    pub(crate) fn is_deposed(&self) -> bool {
         self.deposed.get()
     }
 }

@@ -9,10 +9,10 @@
 //! `try_send` from held addresses; an offer that finds no room is dropped, and the webhook reads
 //! the stream instead.
 
-pub mod journal;
-pub mod log;
-pub mod node;
-pub mod partition;
-pub mod projector;
-pub mod shared_state;
-pub mod webhook;
+pub(crate) mod journal;
+pub(crate) mod log;
+pub(crate) mod node;
+pub(crate) mod partition;
+pub(crate) mod projector;
+pub(crate) mod shared_state;
+pub(crate) mod webhook;

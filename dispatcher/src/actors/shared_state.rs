@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use shared::http_client::GuardedClient;
 use shared::nats::Nats;
@@ -17,7 +18,7 @@ const ATTEMPTS_MAX: usize = 512;
 /// Bodies kept from the tail for their first attempt; what does not fit is read again.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
-pub struct Replica {
+pub(crate) struct Replica {
     pub nats: Nats,
     pub view: RegistryView,
     pub clock: Arc<dyn Clock>,
@@ -28,29 +29,31 @@ pub struct Replica {
     pub bodies: BodyBudget,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
+    /// Whether all partitions are owned and delivered.
+    pub ready: Arc<AtomicBool>,
 }
 
 /// Attempts under way, and among how many webhooks they are shared.
 #[derive(Debug, Default)]
-pub struct Slots {
+pub(crate) struct Slots {
     attempts: Cell<usize>,
     webhooks: Cell<usize>,
 }
 
 impl Slots {
-    pub fn attempts(&self) -> usize {
+    pub(crate) fn attempts(&self) -> usize {
         self.attempts.get()
     }
 
     /// How many attempts a webhook with `own` under way may add. A webhook always gets one, so
     /// that endpoints which hold on to theirs cost the others their surplus and no more.
-    pub fn allowance(&self, own: usize) -> usize {
+    pub(crate) fn allowance(&self, own: usize) -> usize {
         let sharing = self.webhooks.get() + usize::from(own == 0);
         (ATTEMPTS_MAX / sharing.max(1)).max(1).saturating_sub(own)
     }
 
     /// A webhook's count of attempts went from `before` to `after`.
-    pub fn moved(&self, before: usize, after: usize) {
+    pub(crate) fn moved(&self, before: usize, after: usize) {
         self.attempts
             .set((self.attempts.get() + after).saturating_sub(before));
         let webhooks = self.webhooks.get();
@@ -64,13 +67,13 @@ impl Slots {
 
 /// Bytes of event bodies held for their first attempt.
 #[derive(Debug, Default)]
-pub struct BodyBudget {
+pub(crate) struct BodyBudget {
     held: Cell<usize>,
 }
 
 impl BodyBudget {
     /// Takes `bytes` if they fit.
-    pub fn take(&self, bytes: usize) -> bool {
+    pub(crate) fn take(&self, bytes: usize) -> bool {
         let held = self.held.get() + bytes;
         if held > BODY_BYTES_MAX {
             return false;
@@ -79,7 +82,7 @@ impl BodyBudget {
         true
     }
 
-    pub fn give_back(&self, bytes: usize) {
+    pub(crate) fn give_back(&self, bytes: usize) {
         self.held.set(self.held.get().saturating_sub(bytes));
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext as _, Context, Handler, SpawnHandle};
+use actix::{Actor, AsyncContext as _, Context, Handler, SpawnHandle};
 use shared::domain::event::Event;
 use shared::domain::journal::UnsentEnd;
 use shared::domain::webhook::Webhook;
@@ -27,7 +27,7 @@ const MAILBOX: usize = 32;
 /// After a read that JetStream did not answer.
 const READ_RETRY: Duration = Duration::from_millis(500);
 
-pub struct WebhookActor {
+pub(crate) struct WebhookActor {
     replica: Rc<Replica>,
     log: Rc<PartitionLog>,
     webhook: Arc<Webhook>,
@@ -36,15 +36,14 @@ pub struct WebhookActor {
     /// Of live events that wait for their first attempt, within the replica's budget.
     bodies: HashMap<Sequence, Arc<Event>>,
     wake: Option<SpawnHandle>,
-    /// Held, so that replies do not open a place in the mailbox each.
-    own: Option<Addr<Self>>,
+    waits_for_gate: bool,
     effects: Vec<Effect>,
 }
 
 /// What the partition's scan found for the webhook.
 #[derive(Clone, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct Offered {
+pub(crate) struct Offered {
     pub offer: Offer,
     pub events: Vec<Arc<Event>>,
     /// The configuration that classified it.
@@ -54,7 +53,7 @@ pub struct Offered {
 /// The configuration as it now stands, and how far the stream is known to reach.
 #[derive(Clone, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct Update {
+pub(crate) struct Update {
     pub webhook: Arc<Webhook>,
     pub history: ConfigHistory,
     pub scanned: Sequence,
@@ -74,7 +73,7 @@ struct AttemptDone {
 struct BacklogDone(Option<Stretch>);
 
 impl WebhookActor {
-    pub fn new(
+    pub(crate) fn new(
         replica: Rc<Replica>,
         log: Rc<PartitionLog>,
         webhook: Arc<Webhook>,
@@ -89,7 +88,7 @@ impl WebhookActor {
             core,
             bodies: HashMap::new(),
             wake: None,
-            own: None,
+            waits_for_gate: false,
             effects: Vec::new(),
         }
     }
@@ -116,7 +115,8 @@ impl WebhookActor {
             self.perform(effect, context.now, ctx);
         }
         self.effects = effects;
-        if !gate_is_open && self.core.wants_more(context.now) {
+        if !gate_is_open && !self.waits_for_gate && self.core.wants_more(context.now) {
+            self.waits_for_gate = true;
             self.replica.metrics.gate_closed.increment(1);
             self.log.wait_for_gate(ctx.address().recipient());
         }
@@ -147,12 +147,16 @@ impl WebhookActor {
         let body = self.take_body(attempt.sequence);
         let replica = Rc::clone(&self.replica);
         let webhook = Arc::clone(&self.webhook);
-        let own = self.own(ctx);
+        // Held by the attempt alone: an actor that held itself would never end.
+        let own = ctx.address();
         replica.metrics.attempts_in_flight.increment(1.0);
         actix_rt::spawn(async move {
             let (sent, published_at) = run_attempt(&replica, &webhook, attempt, body).await;
             replica.metrics.attempts_in_flight.decrement(1.0);
-            #[expect(clippy::disallowed_methods, reason = "a reply; bounded by max_in_flight")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a reply; bounded by max_in_flight"
+            )]
             own.do_send(AttemptDone {
                 sequence: attempt.sequence,
                 sent,
@@ -164,10 +168,11 @@ impl WebhookActor {
     fn read_backlog(&mut self, after: Sequence, known: Sequence, ctx: &mut Context<Self>) {
         let replica = Rc::clone(&self.replica);
         let filter = subjects::events_of_project(self.partition(), self.webhook.project);
-        let own = self.own(ctx);
+        let own = ctx.address();
         replica.metrics.backlog_reads.increment(1);
         actix_rt::spawn(async move {
-            let read = events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
+            let read =
+                events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
             let stretch = match read {
                 Ok(stretch) => Some(stretch),
                 Err(error) => {
@@ -212,16 +217,14 @@ impl WebhookActor {
         self.log.partition
     }
 
-    fn own(&mut self, ctx: &mut Context<Self>) -> Addr<Self> {
-        self.own.get_or_insert_with(|| ctx.address()).clone()
-    }
-
     fn count(&self, done: &AttemptDone) {
         let metrics = &self.replica.metrics;
         match &done.sent.outcome {
             AttemptOutcome::Delivered { .. } => {
                 metrics.delivered.increment(1);
-                metrics.attempt_seconds.record(done.sent.latency.as_secs_f64());
+                metrics
+                    .attempt_seconds
+                    .record(done.sent.latency.as_secs_f64());
                 if let Some(published_at) = done.published_at {
                     let ended = done
                         .sent
@@ -234,7 +237,9 @@ impl WebhookActor {
             }
             AttemptOutcome::Failed(failure) => {
                 metrics.failed_attempt(failure.kind);
-                metrics.attempt_seconds.record(done.sent.latency.as_secs_f64());
+                metrics
+                    .attempt_seconds
+                    .record(done.sent.latency.as_secs_f64());
                 tracing::info!(
                     webhook.id = %self.webhook.id,
                     partition = self.partition().0,
@@ -397,6 +402,7 @@ impl Handler<GateOpened> for WebhookActor {
     type Result = ();
 
     fn handle(&mut self, _: GateOpened, ctx: &mut Self::Context) {
+        self.waits_for_gate = false;
         self.step(Input::Tick, ctx);
     }
 }

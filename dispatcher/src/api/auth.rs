@@ -91,7 +91,8 @@ fn check_current(app: &App) -> Result<(), ApiError> {
 
 fn app(request: &HttpRequest) -> Result<web::Data<App>, ApiError> {
     let app = request.app_data::<web::Data<App>>();
-    app.cloned().ok_or_else(|| ApiError::internal("the listener has no app"))
+    app.cloned()
+        .ok_or_else(|| ApiError::internal("the listener has no app"))
 }
 
 enum Credential {

@@ -49,7 +49,9 @@ impl Body {
         match serde_json::from_slice(&body) {
             Ok(Value::Object(members)) => Ok(Fields::new(members)),
             Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-            Err(error) => Err(ApiError::bad_request(format!("the body is no JSON: {error}"))),
+            Err(error) => Err(ApiError::bad_request(format!(
+                "the body is no JSON: {error}"
+            ))),
         }
     }
 }

@@ -52,9 +52,9 @@ impl ApiError {
             Self::Refused(problem) => problem.clone(),
             Self::Unauthorized => Problem::unauthorized(),
             Self::MovedOn => Problem::conflict("others keep changing it; try again"),
-            Self::Unavailable(_) => {
-                Problem::unavailable("the registry cannot be reached; look whether it holds, or repeat")
-            }
+            Self::Unavailable(_) => Problem::unavailable(
+                "the registry cannot be reached; look whether it holds, or repeat",
+            ),
             Self::Internal(_) => Problem {
                 status: 500,
                 code: "internal",

@@ -62,7 +62,9 @@ impl FromRequest for IfMatch {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let lines = request.headers().get_all(IF_MATCH);
         // A line that is no text becomes a tag that matches nothing.
-        ready(Ok(Self::parse(lines.map(|line| line.to_str().unwrap_or_default()))))
+        ready(Ok(Self::parse(
+            lines.map(|line| line.to_str().unwrap_or_default()),
+        )))
     }
 }
 

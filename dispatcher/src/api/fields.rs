@@ -136,15 +136,24 @@ impl Fields {
         match parsed {
             Ok(value) => Some(value),
             Err(faults) => {
-                let field = pointer_to(name);
-                self.errors.extend(faults.into_iter().map(|fault| FieldError {
-                    pointer: format!("{field}{}", fault.pointer),
-                    detail: fault.detail,
-                }));
+                self.errors.extend(in_field(name, faults));
                 None
             }
         }
     }
+}
+
+/// Faults of a field that showed only beside what was there already.
+pub(crate) fn refused(name: &str, faults: Vec<FieldError>) -> ApiError {
+    ApiError::Refused(Problem::invalid(in_field(name, faults).collect()))
+}
+
+fn in_field(name: &str, faults: Vec<FieldError>) -> impl Iterator<Item = FieldError> {
+    let field = pointer_to(name);
+    faults.into_iter().map(move |fault| FieldError {
+        pointer: format!("{field}{}", fault.pointer),
+        detail: fault.detail,
+    })
 }
 
 /// A line of text: 1 to `bytes_max` bytes, no control characters.
@@ -173,7 +182,9 @@ pub(crate) fn object(value: Value) -> Parsed<Map<String, Value>> {
 }
 
 pub(crate) fn boolean(value: Value) -> Parsed<bool> {
-    value.as_bool().map_or_else(|| fault("must be true or false"), Ok)
+    value
+        .as_bool()
+        .map_or_else(|| fault("must be true or false"), Ok)
 }
 
 #[cfg(test)]
@@ -191,7 +202,11 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(ApiError::Refused(problem)) => {
                 assert_eq!(problem.status, 422);
-                problem.errors.into_iter().map(|error| error.pointer).collect()
+                problem
+                    .errors
+                    .into_iter()
+                    .map(|error| error.pointer)
+                    .collect()
             }
             Err(other) => panic!("{other}"),
         }
@@ -222,7 +237,10 @@ mod tests {
         let mut refused = fields(json!({"required": null, "replaced": null}));
         assert_eq!(refused.required("required", line(10)), None);
         assert_eq!(refused.replacement("replaced", line(10)), None);
-        assert_eq!(pointers(refused.finish(Some(()))), ["/required", "/replaced"]);
+        assert_eq!(
+            pointers(refused.finish(Some(()))),
+            ["/required", "/replaced"]
+        );
     }
 
     #[test]
@@ -254,6 +272,9 @@ mod tests {
     #[test]
     fn the_answer_to_a_thousand_faults_is_bounded() {
         let members = (0..1_000).map(|n| (n.to_string(), Value::Null)).collect();
-        assert_eq!(pointers(Fields::new(members).finish(Some(()))).len(), ERRORS_MAX);
+        assert_eq!(
+            pointers(Fields::new(members).finish(Some(()))).len(),
+            ERRORS_MAX
+        );
     }
 }

@@ -75,7 +75,10 @@ impl<I: Copy + Ord + Display + FromStr> Page<I> {
     ) -> List<T> {
         let mut rest = things.filter(|thing| self.after.is_none_or(|after| id_of(thing) > after));
         let items: Vec<T> = rest.by_ref().take(self.limit).collect();
-        let next = rest.next().and(items.last()).map(|last| cursor(id_of(last)));
+        let next = rest
+            .next()
+            .and(items.last())
+            .map(|last| cursor(id_of(last)));
         List { items, next }
     }
 }
@@ -140,11 +143,16 @@ mod tests {
     #[test]
     fn a_cursor_outlives_what_it_names() {
         let mut things = ids(4);
-        let list = page("limit=2").unwrap().cut(things.iter().copied(), |id| *id);
+        let list = page("limit=2")
+            .unwrap()
+            .cut(things.iter().copied(), |id| *id);
         things.remove(1);
         let query = format!("cursor={}", list.next.unwrap());
         let rest = page(&query).unwrap();
-        assert_eq!(rest.cut(things.iter().copied(), |id| *id).items, ids(4)[2..]);
+        assert_eq!(
+            rest.cut(things.iter().copied(), |id| *id).items,
+            ids(4)[2..]
+        );
         assert_eq!(rest.bounds().0, Bound::Excluded(ids(4)[1]));
     }
 

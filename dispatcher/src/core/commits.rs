@@ -3,9 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use shared::domain::journal::{
-    AttemptEntry, EntryPlace, JournalEntry, Links, Pack,
-};
+use shared::domain::journal::{AttemptEntry, EntryPlace, JournalEntry, Links, Pack};
 use shared::ids::{Epoch, EventId, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;

@@ -63,7 +63,9 @@ pub struct Finished {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
-    Delivered { status: u16 },
+    Delivered {
+        status: u16,
+    },
     Failed(Failure),
     /// Nothing was sent, since the stream no longer has the event (rule 20) or its bytes are not
     /// readable (rule 26).
@@ -79,7 +81,10 @@ pub enum Effect {
     Journal(JournalEntry),
     /// Read what matches after `after`, and offer it as [`Input::BacklogRead`]. The stream is
     /// known to reach `known`.
-    ReadBacklog { after: Sequence, known: Sequence },
+    ReadBacklog {
+        after: Sequence,
+        known: Sequence,
+    },
     /// Send [`Input::Tick`] at this time; replaces what was asked for before.
     WakeAt(Timestamp),
 }
@@ -139,7 +144,7 @@ pub struct Deliveries {
     known: Sequence,
     reading: bool,
     woken_at: Option<Timestamp>,
-    /// Ended before this owner's time, above `read`; empties as `read` passes.
+    /// Ended above `read`, as JOURNAL told or since; empties as `read` passes.
     ended: HashSet<Sequence>,
     deleted: bool,
 }
@@ -223,7 +228,8 @@ impl Deliveries {
             }
             Input::BacklogFailed => self.reading = false,
             Input::Finished(finished) => self.finish(finished, context, effects),
-            Input::Tick => {}
+            // A timer that fired early, by a clock that was set back, is asked for anew.
+            Input::Tick => self.woken_at = None,
             Input::Configured(policy) => self.next_policy = Some(policy),
             Input::Deleted => self.delete(),
         }
@@ -313,12 +319,12 @@ impl Deliveries {
                 return;
             }
             AttemptOutcome::Delivered { status } => {
-                self.lanes.remove(finished.sequence);
+                self.end(finished.sequence);
                 self.ledger.delivered += 1;
                 JournalEntry::Delivered { attempt, status }
             }
             AttemptOutcome::Gone(end) => {
-                self.lanes.remove(finished.sequence);
+                self.end(finished.sequence);
                 match end {
                     UnsentEnd::Skipped(_) => self.ledger.skipped += 1,
                     UnsentEnd::Exhausted(_) => self.ledger.exhausted += 1,
@@ -342,7 +348,7 @@ impl Deliveries {
                         }
                     }
                     None => {
-                        self.lanes.remove(finished.sequence);
+                        self.end(finished.sequence);
                         self.ledger.exhausted += 1;
                         JournalEntry::Exhausted {
                             attempt,
@@ -354,6 +360,14 @@ impl Deliveries {
             }
         };
         effects.push(Effect::Journal(entry));
+    }
+
+    /// A delivery ends. One that is known from JOURNAL alone is still to be met in the stream.
+    fn end(&mut self, sequence: Sequence) {
+        self.lanes.remove(sequence);
+        if sequence > self.read {
+            self.ended.insert(sequence);
+        }
     }
 
     /// An ordering changes only while nothing is in flight; the rest of a policy at once.

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use shared::domain::journal::{
-    AttemptEntry, EntryPlace, JournalEntry, Links, Pack, UnsentEnd,
-};
+use shared::domain::journal::{AttemptEntry, EntryPlace, JournalEntry, Links, Pack, UnsentEnd};
 use shared::ids::{Epoch, EventId, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 

@@ -30,7 +30,9 @@ pub struct Lanes {
     ready: BTreeSet<Sequence>,
     /// Heads that wait for their retry, earliest first.
     parked: BTreeSet<(Timestamp, Sequence)>,
-    in_flight: BTreeSet<Sequence>,
+    /// Lanes with an attempt under way, and of which delivery. It need not be the head: a lower
+    /// one may have been read since.
+    in_flight: HashMap<u64, Sequence>,
 }
 
 impl Lanes {
@@ -41,7 +43,7 @@ impl Lanes {
             members: HashMap::new(),
             ready: BTreeSet::new(),
             parked: BTreeSet::new(),
-            in_flight: BTreeSet::new(),
+            in_flight: HashMap::new(),
         }
     }
 
@@ -92,7 +94,7 @@ impl Lanes {
             if let Some(head) = previous_head {
                 self.unlist(head);
             }
-            self.list(sequence);
+            self.list(key, sequence);
         }
     }
 
@@ -106,32 +108,27 @@ impl Lanes {
             Some(_) | None => self.ready.pop_first()?,
         };
         let pending = *self.pending.get(&sequence)?;
-        self.in_flight.insert(sequence);
+        let key = self.key(sequence, pending.lane);
+        self.in_flight.insert(key, sequence);
         Some((sequence, pending))
     }
 
-    /// The attempt failed; the head waits until `retry_at`.
+    /// The attempt failed; the delivery waits until `retry_at`.
     pub fn park(&mut self, sequence: Sequence, attempts: u32, retry_at: Timestamp) {
-        self.in_flight.remove(&sequence);
-        if let Some(pending) = self.pending.get_mut(&sequence) {
-            pending.attempts = attempts;
-            pending.retry_at = Some(retry_at);
-            let lane = pending.lane;
-            // A lower one may have come in meanwhile; then that one is the head.
-            if self.head(self.key(sequence, lane)) == Some(sequence) {
-                self.parked.insert((retry_at, sequence));
-            }
-        }
+        let Some(pending) = self.pending.get_mut(&sequence) else {
+            return;
+        };
+        pending.attempts = attempts;
+        pending.retry_at = Some(retry_at);
+        let lane = pending.lane;
+        self.free(self.key(sequence, lane), sequence);
     }
 
     /// The delivery ended; the next of its lane becomes the head.
     pub fn remove(&mut self, sequence: Sequence) -> Option<Pending> {
-        let pending = self.pending.remove(&sequence)?;
-        self.in_flight.remove(&sequence);
-        self.ready.remove(&sequence);
-        if let Some(due) = pending.retry_at {
-            self.parked.remove(&(due, sequence));
-        }
+        let pending = *self.pending.get(&sequence)?;
+        self.unlist(sequence);
+        self.pending.remove(&sequence);
         let key = self.key(sequence, pending.lane);
         if let Some(members) = self.members.get_mut(&key) {
             members.remove(&sequence);
@@ -139,16 +136,17 @@ impl Lanes {
                 self.members.remove(&key);
             }
         }
-        if let Some(head) = self.head(key) {
-            self.list(head);
-        }
+        self.free(key, sequence);
         Some(pending)
     }
 
     /// Sorts everything pending into lanes anew. Only while nothing is in flight: an attempt
     /// under the old order must not run beside its successor under the new one.
     pub fn reorder(&mut self, ordering: Ordering) {
-        debug_assert!(self.in_flight.is_empty(), "reordered with attempts in flight");
+        debug_assert!(
+            self.in_flight.is_empty(),
+            "reordered with attempts in flight"
+        );
         let pending = std::mem::take(&mut self.pending);
         *self = Self::new(ordering);
         for (sequence, pending) in pending {
@@ -168,9 +166,19 @@ impl Lanes {
         self.members.get(&key)?.first().copied()
     }
 
-    /// Lists a head as ready or parked, unless it is in flight.
-    fn list(&mut self, head: Sequence) {
-        if self.in_flight.contains(&head) {
+    /// The delivery is not under way any more; its lane's head may be.
+    fn free(&mut self, key: u64, sequence: Sequence) {
+        if self.in_flight.get(&key) == Some(&sequence) {
+            self.in_flight.remove(&key);
+        }
+        if let Some(head) = self.head(key) {
+            self.list(key, head);
+        }
+    }
+
+    /// Lists a head as ready or parked, unless its lane has an attempt under way.
+    fn list(&mut self, key: u64, head: Sequence) {
+        if self.in_flight.contains_key(&key) {
             return;
         }
         match self.pending.get(&head).and_then(|pending| pending.retry_at) {

@@ -41,6 +41,9 @@ pub struct Stretch {
     pub events: Vec<(Sequence, Arc<Event>)>,
 }
 
+/// By webhook, what it is owed and the events that its offer names, in the same order.
+pub type Offers = BTreeMap<WebhookId, (Offer, Vec<Arc<Event>>)>;
+
 /// Why a stretch was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -63,7 +66,9 @@ impl Partition {
     pub fn new(generation: u32, fold: &PartitionFold) -> Self {
         Self {
             generation,
-            classified: fold.classified.map_or(Sequence(0), |position| position.sequence),
+            classified: fold
+                .classified
+                .map_or(Sequence(0), |position| position.sequence),
             classified_event: fold.classified_event,
             scanned: Sequence(0),
             routes: HashMap::new(),
@@ -110,7 +115,9 @@ impl Partition {
         let route = self.route(webhook);
         for (registry_sequence, from) in configs {
             let version = webhook.version(*registry_sequence);
-            route.history.apply(*registry_sequence, from.sequence, version);
+            route
+                .history
+                .apply(*registry_sequence, from.sequence, version);
         }
     }
 
@@ -124,25 +131,30 @@ impl Partition {
         }
         let route = self.route(webhook);
         let first_from = webhook.from.sequence;
-        let mut applied = Vec::new();
-        let mut apply = |version: &WebhookVersion, from: Sequence| {
-            route.history.apply(version.registry_sequence, from, Some(version));
-            applied.push(JournalEntry::ConfigApplied {
-                webhook: webhook.id,
-                registry_sequence: version.registry_sequence,
-                from: Position {
-                    generation,
-                    sequence: from,
-                },
-            });
-        };
-        let latest = webhook.versions.last()?;
+        let (first, latest) = (webhook.versions.first()?, webhook.versions.last()?);
+        let mut news: Vec<(&WebhookVersion, Sequence)> = Vec::new();
         if route.history.latest().is_none() {
-            apply(webhook.versions.first()?, first_from);
+            news.push((first, first_from));
         }
-        if route.history.latest() < Some(latest.registry_sequence) {
-            apply(latest, next.max(first_from));
+        let known = route.history.latest().unwrap_or(first.registry_sequence);
+        if known < latest.registry_sequence {
+            news.push((latest, next.max(first_from)));
         }
+        let applied: Vec<JournalEntry> = news
+            .into_iter()
+            .map(|(version, from)| {
+                let registry_sequence = version.registry_sequence;
+                route.history.apply(registry_sequence, from, Some(version));
+                JournalEntry::ConfigApplied {
+                    webhook: webhook.id,
+                    registry_sequence,
+                    from: Position {
+                        generation,
+                        sequence: from,
+                    },
+                }
+            })
+            .collect();
         if applied.is_empty() {
             return None;
         }
@@ -165,10 +177,7 @@ impl Partition {
 
     /// Classifies a stretch, and gives each webhook that is owed something in it an offer with
     /// the events that it names. A stretch that overlaps what was scanned gives the rest.
-    pub fn take(
-        &mut self,
-        stretch: &Stretch,
-    ) -> Result<BTreeMap<WebhookId, (Offer, Vec<Arc<Event>>)>, Gap> {
+    pub fn take(&mut self, stretch: &Stretch) -> Result<Offers, Gap> {
         if stretch.after > self.scanned {
             return Err(Gap {
                 scanned: self.scanned,
@@ -200,7 +209,7 @@ impl Partition {
         sequence: Sequence,
         event: &Arc<Event>,
         through: Sequence,
-        offers: &mut BTreeMap<WebhookId, (Offer, Vec<Arc<Event>>)>,
+        offers: &mut Offers,
     ) {
         let Some(webhooks) = self.by_project.get(&event.project) else {
             return;

@@ -13,18 +13,18 @@ use crate::core::partition::Stretch;
 use crate::metrics::DispatcherMetrics;
 
 /// Bounds of one read of a backlog.
-pub const STRETCH_EVENTS_MAX: usize = 2_000;
-pub const STRETCH_BYTES_MAX: usize = 8 << 20;
+pub(crate) const STRETCH_EVENTS_MAX: usize = 2_000;
+pub(crate) const STRETCH_BYTES_MAX: usize = 8 << 20;
 
 /// An event, or why there is none to send.
 #[derive(Debug)]
-pub enum Fetched {
+pub(crate) enum Fetched {
     Event(Arc<Event>),
     Gone(UnsentEnd),
 }
 
 /// The event at `sequence`.
-pub async fn fetch(nats: &Nats, sequence: Sequence) -> Result<Fetched, Unavailable> {
+pub(crate) async fn fetch(nats: &Nats, sequence: Sequence) -> Result<Fetched, Unavailable> {
     let message = match message_at(&nats.events, sequence).await? {
         Lookup::Found(message) => message,
         Lookup::Expired => {
@@ -43,7 +43,7 @@ pub async fn fetch(nats: &Nats, sequence: Sequence) -> Result<Fetched, Unavailab
 }
 
 /// A stretch of what `filter` names, from `after` through `known` at most.
-pub async fn stretch(
+pub(crate) async fn stretch(
     nats: &Nats,
     metrics: &DispatcherMetrics,
     filter: &str,
@@ -67,7 +67,7 @@ pub async fn stretch(
 }
 
 /// `None` for bytes of a known version that are not readable: counted, and never sent.
-pub fn decode(
+pub(crate) fn decode(
     metrics: &DispatcherMetrics,
     message: &StoredMessage,
 ) -> Result<Option<(Sequence, Arc<Event>)>, Unavailable> {

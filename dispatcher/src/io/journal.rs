@@ -5,9 +5,9 @@ use std::time::Duration;
 use shared::codec;
 use shared::domain::journal::Pack;
 use shared::ids::{PartitionId, Sequence};
+use shared::nats::Nats;
 use shared::nats::append::{AppendError, Expected, NewMessage};
 use shared::nats::read::last_matching;
-use shared::nats::Nats;
 use shared::subjects;
 
 use crate::metrics::DispatcherMetrics;
@@ -17,7 +17,7 @@ const BUSY_RETRY: Duration = Duration::from_millis(20);
 
 /// What became of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Committed {
+pub(crate) enum Committed {
     /// It lies at this sequence.
     Stored(Sequence),
     /// Another replica owns the partition.
@@ -25,7 +25,7 @@ pub enum Committed {
 }
 
 /// Appends a pack, and repeats for as long as its fate is unknown.
-pub async fn commit(
+pub(crate) async fn commit(
     nats: &Nats,
     metrics: &DispatcherMetrics,
     partition: PartitionId,

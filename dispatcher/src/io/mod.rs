@@ -1,6 +1,6 @@
 //! What actors reach the world through: the endpoint, EVENTS, JOURNAL. Nothing here decides.
 
-pub mod events;
-pub mod journal;
-pub mod sender;
-pub mod takeover;
+pub(crate) mod events;
+pub(crate) mod journal;
+pub(crate) mod sender;
+pub(crate) mod takeover;

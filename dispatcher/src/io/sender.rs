@@ -23,7 +23,7 @@ const STACKONE_SIGNATURE: HeaderName = HeaderName::from_static(stackone::SIGNATU
 
 /// What an attempt came to, and when.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub started_at: Timestamp,
     /// To the response head or the error.
     pub latency: Duration,
@@ -32,7 +32,7 @@ pub struct Sent {
 
 /// Sends `event` to the endpoint as it is configured now. The outcome is fixed at the response
 /// head (`protocol.md`, rule 15); what follows of the answer only decides what is kept of it.
-pub async fn send(
+pub(crate) async fn send(
     client: &GuardedClient,
     clock: &dyn Clock,
     webhook: &Webhook,
@@ -50,7 +50,9 @@ pub async fn send(
     };
     let headers = headers(webhook, event, started_at, &body);
     let timeout = Duration::from_millis(u64::from(webhook.definition.policy.timeout_ms));
-    let sent = client.send(&webhook.endpoint.url, headers, body, timeout).await;
+    let sent = client
+        .send(&webhook.endpoint.url, headers, body, timeout)
+        .await;
     let latency = clock.elapsed().saturating_sub(started);
     let outcome = match sent {
         Ok(answer) if is_success(webhook.definition.dialect, answer.status()) => {
@@ -124,7 +126,10 @@ fn headers(webhook: &Webhook, event: &Event, at: Timestamp, body: &[u8]) -> Head
     };
     set(WEBHOOK_ID, &event.id.to_string());
     set(WEBHOOK_TIMESTAMP, &at.as_seconds().to_string());
-    set(WEBHOOK_SIGNATURE, &webhook.signers.standard(event.id, at, body));
+    set(
+        WEBHOOK_SIGNATURE,
+        &webhook.signers.standard(event.id, at, body),
+    );
     if webhook.definition.dialect == Dialect::Stackone {
         set(STACKONE_SIGNATURE, &webhook.signers.active.stackone(body));
     }

@@ -13,7 +13,7 @@ use crate::core::fold::PartitionFold;
 
 /// What a new owner starts from.
 #[derive(Debug)]
-pub struct Takeover {
+pub(crate) struct Takeover {
     pub partition: PartitionId,
     pub epoch: Epoch,
     /// Sequence of the epoch entry: what every pack is checked against.
@@ -25,7 +25,7 @@ pub struct Takeover {
 
 /// Why a partition could not be taken.
 #[derive(Debug, thiserror::Error)]
-pub enum TakeoverError {
+pub(crate) enum TakeoverError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// Somebody else took it at the same moment.
@@ -37,7 +37,7 @@ pub enum TakeoverError {
 }
 
 /// Takes the partition for `replica`.
-pub async fn take_over(
+pub(crate) async fn take_over(
     nats: &Nats,
     partition: PartitionId,
     replica: ReplicaId,
@@ -113,19 +113,22 @@ async fn announce(
 
 /// All packs: whatever an earlier owner stored lies before the epoch entry that is now known
 /// stored, so the last pack that the leader has is the last that there will be.
-pub async fn fold_journal(
+pub(crate) async fn fold_journal(
     nats: &Nats,
     partition: PartitionId,
 ) -> Result<PartitionFold, TakeoverError> {
     let mut fold = PartitionFold::default();
     let mut unreadable: Option<(Sequence, DecodeError)> = None;
     let subject = subjects::journal(partition);
-    read_all(&nats.journal, &subject, Sequence(0), |message| {
-        match codec::decode_pack(&message.payload) {
+    read_all(
+        &nats.journal,
+        &subject,
+        Sequence(0),
+        |message| match codec::decode_pack(&message.payload) {
             Ok(pack) => fold.apply(message.sequence, &pack),
             Err(error) => unreadable = Some((message.sequence, error)),
-        }
-    })
+        },
+    )
     .await?;
     match unreadable {
         None => Ok(fold),

@@ -73,14 +73,23 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Op
     };
     let head: Vec<u8> = buffer.drain(..head_bytes).collect();
     let (path, headers) = parse_head(std::str::from_utf8(&head)?)?;
-    ensure!(!headers.contains_key("transfer-encoding"), "chunked bodies are not read");
-    let length = headers.get("content-length").map_or(Ok(0), |length| length.parse())?;
+    ensure!(
+        !headers.contains_key("transfer-encoding"),
+        "chunked bodies are not read"
+    );
+    let length = headers
+        .get("content-length")
+        .map_or(Ok(0), |length| length.parse())?;
     ensure!(length <= BODY_BYTES_MAX, "the body is too large");
     while buffer.len() < length {
         ensure!(stream.read_buf(buffer).await? > 0, "closed within a body");
     }
     let body = buffer.drain(..length).collect();
-    Ok(Some(Request { path, headers, body }))
+    Ok(Some(Request {
+        path,
+        headers,
+        body,
+    }))
 }
 
 fn parse_head(head: &str) -> Result<(String, BTreeMap<String, String>)> {
@@ -107,6 +116,10 @@ fn written(status: u16, answer: &Answer) -> Vec<u8> {
         head.push_str("\r\n");
         return head.into_bytes();
     }
-    head.push_str(&format!("content-length: {}\r\n\r\n{}", answer.body.len(), answer.body));
+    head.push_str(&format!(
+        "content-length: {}\r\n\r\n{}",
+        answer.body.len(),
+        answer.body
+    ));
     head.into_bytes()
 }

@@ -56,11 +56,15 @@ impl Delivery {
 
     /// A field of the body, empty if there is none.
     pub fn text(&self, field: &str) -> &str {
-        self.json.get(field).and_then(Value::as_str).unwrap_or_default()
+        self.json
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     pub fn succeeded(&self) -> bool {
-        self.answered.is_some_and(|status| (200..300).contains(&status))
+        self.answered
+            .is_some_and(|status| (200..300).contains(&status))
     }
 }
 
@@ -128,10 +132,17 @@ impl Receiver {
     /// Deliveries to `path` are signed with this secret, those before included.
     pub fn trust(&self, path: &str, secret: &str) {
         let mut state = self.shared.lock();
-        let State { deliveries, secrets, .. } = &mut *state;
+        let State {
+            deliveries,
+            secrets,
+            ..
+        } = &mut *state;
         let secrets = secrets.entry(path.to_owned()).or_default();
         secrets.push(secret.to_owned());
-        for delivery in deliveries.iter_mut().filter(|delivery| delivery.path == path) {
+        for delivery in deliveries
+            .iter_mut()
+            .filter(|delivery| delivery.path == path)
+        {
             delivery.verdict = Verdict::of(secrets, &delivery.headers, &delivery.body);
         }
     }
@@ -139,6 +150,11 @@ impl Receiver {
     /// From now on requests are answered as `rule` says. It is asked once a request, in order.
     pub fn answer(&self, rule: impl FnMut(&Arrival) -> Answer + Send + 'static) {
         self.shared.lock().rule = Box::new(rule);
+    }
+
+    /// Time since the receiver was started, as [`Delivery::at`] has it.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.lock().clock.elapsed()
     }
 
     /// Everything that has arrived.
@@ -166,8 +182,14 @@ impl Receiver {
     /// How many different ids were answered with success.
     pub fn distinct_successes(&self) -> usize {
         let state = self.shared.lock();
-        let succeeded = state.deliveries.iter().filter(|delivery| delivery.succeeded());
-        succeeded.map(Delivery::id).collect::<std::collections::HashSet<_>>().len()
+        let succeeded = state
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.succeeded());
+        succeeded
+            .map(Delivery::id)
+            .collect::<std::collections::HashSet<_>>()
+            .len()
     }
 
     /// Waits until what has arrived satisfies `holds`; `what` names it in the error.
@@ -183,7 +205,10 @@ impl Receiver {
                 return Ok(());
             }
             let last: Vec<_> = state.deliveries.iter().rev().take(5).map(summary).collect();
-            Err(format!("{} requests, the last: {last:#?}", state.deliveries.len()))
+            Err(format!(
+                "{} requests, the last: {last:#?}",
+                state.deliveries.len()
+            ))
         })
         .await
     }
@@ -192,7 +217,8 @@ impl Receiver {
     pub async fn wait_for_id(&self, id: &str, within: Duration) -> Result<Delivery> {
         let what = format!("delivery of {id}");
         self.wait_for(&what, within, |all| {
-            all.iter().any(|delivery| delivery.id() == id && delivery.succeeded())
+            all.iter()
+                .any(|delivery| delivery.id() == id && delivery.succeeded())
         })
         .await?;
         let found = self.of_id(id).into_iter().find(Delivery::succeeded);
@@ -212,7 +238,12 @@ impl Receiver {
 
     fn matching(&self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let state = self.shared.lock();
-        state.deliveries.iter().filter(|delivery| wanted(delivery)).cloned().collect()
+        state
+            .deliveries
+            .iter()
+            .filter(|delivery| wanted(delivery))
+            .cloned()
+            .collect()
     }
 }
 
@@ -229,7 +260,9 @@ impl Drop for Receiver {
 }
 
 fn summary(delivery: &Delivery) -> String {
-    let answered = delivery.answered.map_or("no answer".to_owned(), |status| status.to_string());
+    let answered = delivery
+        .answered
+        .map_or("no answer".to_owned(), |status| status.to_string());
     format!(
         "{} {} {} to {}: {answered}",
         delivery.event(),
@@ -243,7 +276,13 @@ impl Shared {
     /// Records a request, and says what to answer and which number the record has.
     fn arrived(&self, request: http::Request) -> (usize, Answer) {
         let mut state = self.lock();
-        let State { clock, deliveries, secrets, arrivals_by_id, rule } = &mut *state;
+        let State {
+            clock,
+            deliveries,
+            secrets,
+            arrivals_by_id,
+            rule,
+        } = &mut *state;
         let secrets = secrets.get(&request.path).map_or(&[][..], Vec::as_slice);
         let delivery = Delivery {
             at: clock.elapsed(),

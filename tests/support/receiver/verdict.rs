@@ -25,18 +25,16 @@ type Check = fn(&str, &BTreeMap<String, String>, &[u8]) -> Result<(), String>;
 
 impl Verdict {
     /// Any of the secrets will do, as while they are rotated.
-    pub(super) fn of(
-        secrets: &[String],
-        headers: &BTreeMap<String, String>,
-        body: &[u8],
-    ) -> Self {
+    pub(super) fn of(secrets: &[String], headers: &BTreeMap<String, String>, body: &[u8]) -> Self {
         let Some((first, others)) = secrets.split_first() else {
             return Self::Unknown;
         };
         let check = |by: Check| {
-            others.iter().fold(by(first, headers, body), |verdict, secret| {
-                verdict.or_else(|_| by(secret, headers, body))
-            })
+            others
+                .iter()
+                .fold(by(first, headers, body), |verdict, secret| {
+                    verdict.or_else(|_| by(secret, headers, body))
+                })
         };
         Self::Checked {
             standard_webhooks: check(standard_webhooks),
@@ -45,7 +43,13 @@ impl Verdict {
     }
 
     pub fn verified(&self) -> bool {
-        matches!(self, Self::Checked { standard_webhooks: Ok(()), stackone: Ok(()) })
+        matches!(
+            self,
+            Self::Checked {
+                standard_webhooks: Ok(()),
+                stackone: Ok(())
+            }
+        )
     }
 }
 
@@ -67,18 +71,19 @@ fn standard_webhooks(
 }
 
 /// Unpadded base64url of an HMAC-SHA256 of the body, keyed with the whole text of the secret.
-fn stackone(
-    secret: &str,
-    headers: &BTreeMap<String, String>,
-    body: &[u8],
-) -> Result<(), String> {
-    let given = headers.get("x-stackone-signature").ok_or("no x-stackone-signature")?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_err(|error| error.to_string())?;
+fn stackone(secret: &str, headers: &BTreeMap<String, String>, body: &[u8]) -> Result<(), String> {
+    let given = headers
+        .get("x-stackone-signature")
+        .ok_or("no x-stackone-signature")?;
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_err(|error| error.to_string())?;
     mac.update(body);
     let expected = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
     if *given == expected {
         Ok(())
     } else {
-        Err(format!("x-stackone-signature is {given}, expected {expected}"))
+        Err(format!(
+            "x-stackone-signature is {given}, expected {expected}"
+        ))
     }
 }

@@ -1,0 +1,200 @@
+//! Turns account entries of REGISTRY into `account.*` events (`protocol.md`, rule 27).
+//!
+//! Each event names the registry sequence that it tells of. A partition's cursor is the higher
+//! of the journaled one and the last found in EVENTS, so that nothing is published twice and
+//! nothing is left out, whenever a replica dies.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::codec;
+use shared::dialect::stackone::{self, Envelope};
+use shared::domain::account::AccountDefinition;
+use shared::domain::event::{DedupTuple, Event, EventType, Source};
+use shared::domain::journal::JournalEntry;
+use shared::domain::registry::{RegistryEntry, RegistryRecord};
+use shared::ids::{AccountId, PartitionId, ProjectId, Sequence};
+use shared::nats::append::{AppendError, NewMessage};
+use shared::nats::read::{StoredMessage, last_matching};
+use shared::nats::tail::Tail;
+use shared::partition::lane_hash;
+use shared::subjects;
+
+use super::log::PartitionLog;
+use super::shared_state::Replica;
+
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(crate) struct Projector {
+    replica: Rc<Replica>,
+    targets: BTreeMap<PartitionId, Target>,
+}
+
+/// A partition that events are projected into.
+pub(crate) struct Target {
+    log: Rc<PartitionLog>,
+    /// Entries up to here are published.
+    cursor: Sequence,
+}
+
+impl Target {
+    pub(crate) fn new(log: Rc<PartitionLog>, cursor: Sequence) -> Self {
+        Self { log, cursor }
+    }
+}
+
+impl Projector {
+    pub(crate) fn new(replica: Rc<Replica>, targets: BTreeMap<PartitionId, Target>) -> Self {
+        Self { replica, targets }
+    }
+
+    /// Projects for ever; ends with the runtime.
+    pub(crate) async fn run(mut self) {
+        for (partition, target) in &mut self.targets {
+            let found = last_published(&self.replica, *partition).await;
+            target.cursor = target.cursor.max(found);
+        }
+        let after = self.targets.values().map(|target| target.cursor).min();
+        let registry = self.replica.nats.registry.clone();
+        let filter = subjects::registry_accounts();
+        let mut tail = Tail::new(registry, filter, after.unwrap_or_default());
+        loop {
+            for message in tail.next().await.messages {
+                self.project(&message).await;
+            }
+        }
+    }
+
+    async fn project(&mut self, message: &StoredMessage) {
+        let Some((project, _, id)) = subjects::parse_registry(&message.subject) else {
+            return;
+        };
+        let partition = self.replica.nats.partitions.of(project);
+        let Some(target) = self.targets.get_mut(&partition) else {
+            return;
+        };
+        if message.sequence <= target.cursor {
+            return;
+        }
+        let (Ok(record), Ok(account)) = (codec::decode_record(&message.payload), id.parse()) else {
+            // The view has logged it.
+            return;
+        };
+        let now = self.replica.clock.now();
+        if let Some(event) = account_event(project, account, message.sequence, &record, now) {
+            publish(&self.replica, partition, &event).await;
+            self.replica.metrics.accounts_projected.increment(1);
+        }
+        target.cursor = message.sequence;
+        let entry = JournalEntry::AccountsProjected {
+            registry_sequence: message.sequence,
+        };
+        target.log.push(target.log.now(now), entry);
+    }
+}
+
+/// The registry sequence of the partition's last account event.
+async fn last_published(replica: &Replica, partition: PartitionId) -> Sequence {
+    let filter = subjects::account_events_of_partition(partition);
+    loop {
+        match last_matching(&replica.nats.events, &filter).await {
+            Ok(last) => {
+                return last
+                    .and_then(|message| codec::decode_event(&message.payload).ok())
+                    .and_then(|event| event.registry_sequence)
+                    .unwrap_or_default();
+            }
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "account events wait");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Until it is stored: whoever listens for accounts must hear of each.
+async fn publish(replica: &Replica, partition: PartitionId, event: &Event) {
+    let message = NewMessage {
+        subject: subjects::event(partition, event.project, &event.event_type),
+        payload: codec::encode_event(event),
+        message_id: event.id.to_string(),
+        expected: None,
+        never_expires: false,
+    };
+    loop {
+        match replica.nats.append(message.clone()).await {
+            Ok(_) => return,
+            Err(AppendError::TooLarge) => {
+                tracing::error!(event.id = %event.id, "an account event is larger than the server takes");
+                return;
+            }
+            Err(error @ (AppendError::Busy | AppendError::Conflict | AppendError::Unknown(_))) => {
+                tracing::warn!(event.id = %event.id, %error, "an account event waits");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// `None` for entries that no event tells of.
+fn account_event(
+    project: ProjectId,
+    account: AccountId,
+    sequence: Sequence,
+    record: &RegistryRecord,
+    now: shared::time::Timestamp,
+) -> Option<Event> {
+    let (action, definition): (&str, &AccountDefinition) = match &record.entry {
+        RegistryEntry::AccountCreated(definition) => ("created", definition),
+        RegistryEntry::AccountUpdated(definition) => ("updated", definition),
+        RegistryEntry::AccountDeleted(definition) => ("deleted", definition),
+        RegistryEntry::ProjectCreated { .. }
+        | RegistryEntry::ProjectDeleted
+        | RegistryEntry::DataKeyCreated { .. }
+        | RegistryEntry::ApiKeyCreated { .. }
+        | RegistryEntry::ApiKeyRevoked
+        | RegistryEntry::WebhookCreated { .. }
+        | RegistryEntry::WebhookUpdated(_)
+        | RegistryEntry::WebhookDeleted
+        | RegistryEntry::SigningSecretAdded { .. } => return None,
+    };
+    let event_type = EventType::parse(&format!("account.{action}")).ok()?;
+    let record_id = account.to_string();
+    let id = DedupTuple {
+        project,
+        account: Some(account),
+        connector: "account",
+        identity: &sequence.to_string(),
+        event_type: &event_type,
+        record_id: &record_id,
+        index: 0,
+    }
+    .event_id();
+    let body = stackone::render(&Envelope {
+        id,
+        project,
+        event_type: &event_type,
+        occurred_at: record.at,
+        sent_at: now,
+        record_id: &record_id,
+        account: Some((account, definition)),
+        raw_event: None,
+        event_data: None,
+    });
+    Some(Event {
+        id,
+        project,
+        source: Source::Account,
+        account: Some(account),
+        provider: Some(definition.provider.as_str().into()),
+        occurred_at: record.at,
+        published_at: now,
+        lane: lane_hash(Some(account), event_type.resource(), &record_id),
+        registry_sequence: Some(sequence),
+        body: Bytes::from(body),
+        record_id: record_id.into(),
+        event_type,
+    })
+}

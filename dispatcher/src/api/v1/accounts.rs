@@ -1,0 +1,315 @@
+//! Accounts: customers' linked logins. What they log in with goes in and never comes out; only
+//! what a person must type in at the provider is shown again.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{ETAG, LOCATION};
+use actix_web::web::{Data, Path};
+use serde::Serialize;
+use serde_json::Value;
+use shared::connector::{Connectors, SigningSecretSource};
+use shared::domain::account::{Account, AccountDefinition, AccountSecrets};
+use shared::domain::registry::{Command, SEALED_ACCOUNT, seal_context};
+use shared::ids::{AccountId, ProjectId};
+use shared::limits::{NAME_BYTES_MAX, OUTSIDE_ID_BYTES_MAX};
+use shared::random;
+use shared::time::Timestamp;
+
+use super::account_secrets::{Randomness, SecretsChange, credentials};
+use crate::api::auth::Principal;
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::etag::{IfMatch, etag};
+use crate::api::fields::{Change, Fields, Parsed, fault, line, object};
+use crate::api::page::Page;
+use crate::api::{find, id, unless_moved_on};
+use crate::app::App;
+
+#[derive(Serialize)]
+struct AccountResource {
+    id: AccountId,
+    provider: String,
+    name: Option<String>,
+    origin_owner_id: String,
+    origin_owner_name: Option<String>,
+    origin_username: Option<String>,
+    /// Not in lists, since the URL holds the ingest key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingest: Option<IngestResource>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// What the provider must be told.
+#[derive(Serialize)]
+struct IngestResource {
+    url: String,
+    /// What it shall sign with, where we made that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+struct NewAccount {
+    definition: AccountDefinition,
+    secrets: SecretsChange,
+}
+
+struct AccountPatch {
+    name: Change<String>,
+    origin_owner_id: Option<String>,
+    origin_owner_name: Change<String>,
+    origin_username: Change<String>,
+    secrets: SecretsChange,
+}
+
+pub(super) async fn create(
+    caller: Principal,
+    app: Data<App>,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let new = NewAccount::parse(body.fields().await?, &app.connectors)?;
+    let now = app.clock.now();
+    let id = AccountId::new(now, &random::bytes());
+    let mut definition = new.definition;
+    let source = source(&app.connectors, &definition.provider);
+    let secrets = new.secrets.apply(None, source, &randomness())?;
+    definition.sealed_secrets = seal(&app, caller.project, id, &secrets)?;
+    let command = Command::CreateAccount {
+        project: caller.project,
+        id,
+        definition,
+    };
+    app.view.execute(command, &caller.by, now).await?;
+    let account = account(&app, caller.project, id).await?;
+    Ok(HttpResponse::Created()
+        .insert_header((LOCATION, format!("/v1/accounts/{id}")))
+        .insert_header((ETAG, etag(account.sequence)))
+        .json(AccountResource::whole(&account, &app)))
+}
+
+pub(super) async fn list(
+    caller: Principal,
+    app: Data<App>,
+    page: Page<AccountId>,
+) -> Result<HttpResponse, ApiError> {
+    let list = find(&app, |state| {
+        let ids = state.project(caller.project)?.accounts.range(page.bounds());
+        let accounts = ids.filter_map(|id| state.account_of(caller.project, *id));
+        let list = page.cut(accounts, |account| account.id);
+        Some(list.map(|account| AccountResource::in_list(account)))
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(list))
+}
+
+pub(super) async fn get(
+    caller: Principal,
+    app: Data<App>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let account = account(&app, caller.project, id(&path)?).await?;
+    Ok(answer(&account, &app))
+}
+
+pub(super) async fn patch(
+    caller: Principal,
+    app: Data<App>,
+    path: Path<String>,
+    if_match: IfMatch,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let (project, id) = (caller.project, id(&path)?);
+    let patch = AccountPatch::parse(body.fields().await?)?;
+    unless_moved_on(async || {
+        let current = account(&app, project, id).await?;
+        if_match.check(current.sequence)?;
+        if patch.is_keep() {
+            return Ok(());
+        }
+        let command = Command::UpdateAccount {
+            project,
+            id,
+            definition: patch.apply(&current, &app)?,
+            base: current.sequence,
+        };
+        app.view
+            .execute(command, &caller.by, app.clock.now())
+            .await?;
+        Ok(())
+    })
+    .await?;
+    let account = account(&app, project, id).await?;
+    Ok(answer(&account, &app))
+}
+
+pub(super) async fn delete(
+    caller: Principal,
+    app: Data<App>,
+    path: Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, ApiError> {
+    let (project, id) = (caller.project, id(&path)?);
+    unless_moved_on(async || {
+        let current = account(&app, project, id).await?;
+        if_match.check(current.sequence)?;
+        let base = if_match.base(current.sequence);
+        let command = Command::DeleteAccount { project, id, base };
+        app.view
+            .execute(command, &caller.by, app.clock.now())
+            .await?;
+        Ok(())
+    })
+    .await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn account(app: &App, project: ProjectId, id: AccountId) -> Result<Arc<Account>, ApiError> {
+    find(app, |state| state.account_of(project, id).cloned()).await
+}
+
+fn answer(account: &Account, app: &App) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((ETAG, etag(account.sequence)))
+        .json(AccountResource::whole(account, app))
+}
+
+impl AccountResource {
+    fn in_list(account: &Account) -> Self {
+        let definition = &account.definition;
+        Self {
+            id: account.id,
+            provider: definition.provider.clone(),
+            name: definition.name.clone(),
+            origin_owner_id: definition.origin_owner_id.clone(),
+            origin_owner_name: definition.origin_owner_name.clone(),
+            origin_username: definition.origin_username.clone(),
+            ingest: None,
+            created_at: account.created_at,
+            updated_at: account.updated_at,
+        }
+    }
+
+    fn whole(account: &Account, app: &App) -> Self {
+        let secrets = &account.secrets;
+        let (base, key) = (&app.public_ingest_url, secrets.ingest_key.reveal());
+        let ours = secrets.signing_secret_generated;
+        let secret = secrets.signing_secret.as_ref().filter(|_| ours);
+        Self {
+            ingest: Some(IngestResource {
+                url: format!("{base}/v1/native/{}/{key}", account.id),
+                secret: secret.map(|secret| secret.reveal().to_owned()),
+            }),
+            ..Self::in_list(account)
+        }
+    }
+}
+
+impl NewAccount {
+    fn parse(mut fields: Fields, connectors: &Connectors) -> Result<Self, ApiError> {
+        let provider = fields.required("provider", |value| provider(value, connectors));
+        let name = fields.optional("name", line(NAME_BYTES_MAX));
+        let origin_owner_id = fields.required("origin_owner_id", line(OUTSIDE_ID_BYTES_MAX));
+        let origin_owner_name = fields.optional("origin_owner_name", line(NAME_BYTES_MAX));
+        let origin_username = fields.optional("origin_username", line(NAME_BYTES_MAX));
+        let secrets = secrets(&mut fields);
+        fields.finish(provider.zip(origin_owner_id).map(|(provider, owner)| Self {
+            definition: AccountDefinition {
+                provider,
+                name,
+                origin_owner_id: owner,
+                origin_owner_name,
+                origin_username,
+                sealed_secrets: Vec::new(),
+            },
+            secrets,
+        }))
+    }
+}
+
+impl AccountPatch {
+    fn parse(mut fields: Fields) -> Result<Self, ApiError> {
+        let patch = Self {
+            name: fields.change("name", line(NAME_BYTES_MAX)),
+            origin_owner_id: fields.replacement("origin_owner_id", line(OUTSIDE_ID_BYTES_MAX)),
+            origin_owner_name: fields.change("origin_owner_name", line(NAME_BYTES_MAX)),
+            origin_username: fields.change("origin_username", line(NAME_BYTES_MAX)),
+            secrets: secrets(&mut fields),
+        };
+        fields.finish(Some(patch))
+    }
+
+    fn is_keep(&self) -> bool {
+        self.name.is_keep()
+            && self.origin_owner_id.is_none()
+            && self.origin_owner_name.is_keep()
+            && self.origin_username.is_keep()
+            && self.secrets.is_keep()
+    }
+
+    fn apply(&self, account: &Account, app: &App) -> Result<AccountDefinition, ApiError> {
+        let current = &account.definition;
+        let sealed_secrets = if self.secrets.is_keep() {
+            current.sealed_secrets.clone()
+        } else {
+            let source = source(&app.connectors, &current.provider);
+            let secrets = self
+                .secrets
+                .apply(Some(&account.secrets), source, &randomness())?;
+            seal(app, account.project, account.id, &secrets)?
+        };
+        let owner = self.origin_owner_id.as_ref();
+        Ok(AccountDefinition {
+            provider: current.provider.clone(),
+            name: self.name.apply(current.name.as_ref()),
+            origin_owner_id: owner.unwrap_or(&current.origin_owner_id).clone(),
+            origin_owner_name: self
+                .origin_owner_name
+                .apply(current.origin_owner_name.as_ref()),
+            origin_username: self.origin_username.apply(current.origin_username.as_ref()),
+            sealed_secrets,
+        })
+    }
+}
+
+fn secrets(fields: &mut Fields) -> SecretsChange {
+    SecretsChange {
+        credentials: fields.change("credentials", credentials),
+        settings: fields.change("settings", object),
+    }
+}
+
+fn provider(value: Value, connectors: &Connectors) -> Parsed<String> {
+    let name = line(NAME_BYTES_MAX)(value)?;
+    match connectors.get(&name) {
+        Some(_) => Ok(name),
+        None => fault(format!("there is no connector {name:?}")),
+    }
+}
+
+/// An account can outlive its connector; nothing is made for it then.
+fn source(connectors: &Connectors, provider: &str) -> SigningSecretSource {
+    connectors
+        .get(provider)
+        .map_or(SigningSecretSource::Given, |connector| {
+            connector.signing_secret()
+        })
+}
+
+fn seal(
+    app: &App,
+    project: ProjectId,
+    id: AccountId,
+    secrets: &AccountSecrets,
+) -> Result<Vec<u8>, ApiError> {
+    let plain = serde_json::to_vec(secrets).map_err(ApiError::internal)?;
+    let context = seal_context(SEALED_ACCOUNT, project, &id.to_string());
+    Ok(app.master_keys.seal(&plain, &context, &random::bytes()))
+}
+
+fn randomness() -> Randomness {
+    Randomness {
+        ingest_key: random::bytes(),
+        signing_secret: random::bytes(),
+    }
+}

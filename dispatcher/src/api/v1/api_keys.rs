@@ -1,0 +1,110 @@
+//! API keys of a project, the operator's to make and revoke. The registry keeps a key's hash; the
+//! key itself is shown once.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use shared::domain::project::ApiKey;
+use shared::domain::registry::{Command, RegistryState};
+use shared::ids::{KeyId, ProjectId};
+use shared::limits::NAME_BYTES_MAX;
+use shared::random;
+use shared::secret::hash_key;
+use shared::time::Timestamp;
+
+use super::projects::project;
+use crate::api::auth::{ADMIN, Admin};
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::fields::line;
+use crate::api::page::Page;
+use crate::api::{find, id};
+use crate::app::App;
+
+#[derive(Serialize)]
+struct ApiKeyResource {
+    id: KeyId,
+    name: String,
+    /// In the answer to its creation only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    created_at: Timestamp,
+}
+
+impl From<&ApiKey> for ApiKeyResource {
+    fn from(key: &ApiKey) -> Self {
+        Self {
+            id: key.id,
+            name: key.name.clone(),
+            key: None,
+            created_at: key.created_at,
+        }
+    }
+}
+
+pub(super) async fn create(
+    _: Admin,
+    app: Data<App>,
+    path: Path<String>,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let project_id = id(&path)?;
+    let mut fields = body.fields().await?;
+    let name = fields.required("name", line(NAME_BYTES_MAX));
+    let name = fields.finish(name)?;
+    find(&app, |state| project(state, project_id).map(|_| ())).await?;
+    let now = app.clock.now();
+    let id = KeyId::new(now, &random::bytes());
+    let key = format!("ck_{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()));
+    let command = Command::CreateApiKey {
+        project: project_id,
+        id,
+        name,
+        hash: hash_key(&key),
+    };
+    app.view.execute(command, ADMIN, now).await?;
+    let look = |state: &RegistryState| api_key(state, project_id, id).map(ApiKeyResource::from);
+    let created = ApiKeyResource {
+        key: Some(key),
+        ..find(&app, look).await?
+    };
+    Ok(HttpResponse::Created().json(created))
+}
+
+pub(super) async fn list(
+    _: Admin,
+    app: Data<App>,
+    path: Path<String>,
+    page: Page<KeyId>,
+) -> Result<HttpResponse, ApiError> {
+    let project_id = id(&path)?;
+    let list = find(&app, |state| {
+        let keys = project(state, project_id)?.api_keys.range(page.bounds());
+        let list = page.cut(keys.map(|(_, key)| key), |key| key.id);
+        Some(list.map(ApiKeyResource::from))
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(list))
+}
+
+/// Revokes it: every replica refuses it within 5 s.
+pub(super) async fn delete(
+    _: Admin,
+    app: Data<App>,
+    path: Path<(String, String)>,
+) -> Result<HttpResponse, ApiError> {
+    let (project_id, key) = (id(&path.0)?, id(&path.1)?);
+    find(&app, |state| api_key(state, project_id, key).map(|_| ())).await?;
+    let command = Command::RevokeApiKey {
+        project: project_id,
+        id: key,
+    };
+    app.view.execute(command, ADMIN, app.clock.now()).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn api_key(state: &RegistryState, project_id: ProjectId, id: KeyId) -> Option<&ApiKey> {
+    project(state, project_id)?.api_keys.get(&id)
+}

@@ -1,0 +1,53 @@
+//! `/v1`: one file a resource, request and answer types side by side with the handlers.
+
+use actix_web::web::{self, ServiceConfig};
+
+mod account_secrets;
+mod accounts;
+mod api_keys;
+mod endpoint_headers;
+mod projects;
+mod webhook_request;
+mod webhooks;
+
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource("/projects")
+                .get(projects::list)
+                .post(projects::create),
+        )
+        .service(
+            web::resource("/projects/{id}")
+                .get(projects::get)
+                .delete(projects::delete),
+        )
+        .service(
+            web::resource("/projects/{id}/api_keys")
+                .get(api_keys::list)
+                .post(api_keys::create),
+        )
+        .service(web::resource("/projects/{id}/api_keys/{key}").delete(api_keys::delete))
+        .service(
+            web::resource("/accounts")
+                .get(accounts::list)
+                .post(accounts::create),
+        )
+        .service(
+            web::resource("/accounts/{id}")
+                .get(accounts::get)
+                .patch(accounts::patch)
+                .delete(accounts::delete),
+        )
+        .service(
+            web::resource("/webhooks")
+                .get(webhooks::list)
+                .post(webhooks::create),
+        )
+        .service(
+            web::resource("/webhooks/{id}")
+                .get(webhooks::get)
+                .patch(webhooks::patch)
+                .delete(webhooks::delete),
+        );
+}

@@ -1,0 +1,107 @@
+//! Projects, the operator's to make and delete.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use serde::Serialize;
+use shared::domain::project::Project;
+use shared::domain::registry::{Command, RegistryState, SEALED_DATA_KEY, seal_context};
+use shared::ids::{ProjectId, Sequence};
+use shared::limits::NAME_BYTES_MAX;
+use shared::random;
+use shared::time::Timestamp;
+
+use crate::api::auth::{ADMIN, Admin};
+use crate::api::body::Body;
+use crate::api::error::ApiError;
+use crate::api::fields::line;
+use crate::api::page::Page;
+use crate::api::{find, id};
+use crate::app::App;
+
+#[derive(Serialize)]
+struct ProjectResource {
+    id: ProjectId,
+    name: String,
+    created_at: Timestamp,
+}
+
+impl From<&Project> for ProjectResource {
+    fn from(project: &Project) -> Self {
+        Self {
+            id: project.id,
+            name: project.name.clone(),
+            created_at: project.created_at,
+        }
+    }
+}
+
+pub(super) async fn create(_: Admin, app: Data<App>, body: Body) -> Result<HttpResponse, ApiError> {
+    let mut fields = body.fields().await?;
+    let name = fields.required("name", line(NAME_BYTES_MAX));
+    let name = fields.finish(name)?;
+    let now = app.clock.now();
+    let id = ProjectId::new(now, &random::bytes());
+    let context = seal_context(SEALED_DATA_KEY, id, &id.to_string());
+    let key = app
+        .master_keys
+        .seal(&random::bytes::<32>(), &context, &random::bytes());
+    let command = Command::CreateProject {
+        id,
+        name,
+        sealed_data_key: key,
+    };
+    app.view.execute(command, ADMIN, now).await?;
+    let created = find(&app, |state| project(state, id).map(ProjectResource::from)).await?;
+    Ok(HttpResponse::Created()
+        .insert_header(("location", format!("/v1/projects/{id}")))
+        .json(created))
+}
+
+pub(super) async fn list(
+    _: Admin,
+    app: Data<App>,
+    page: Page<ProjectId>,
+) -> Result<HttpResponse, ApiError> {
+    let list = app.view.read(|state| {
+        let mut projects: Vec<_> = state
+            .projects()
+            .filter(|project| is_made(project))
+            .collect();
+        projects.sort_unstable_by_key(|project| project.id);
+        page.cut(projects.into_iter(), |project| project.id)
+            .map(ProjectResource::from)
+    });
+    Ok(HttpResponse::Ok().json(list))
+}
+
+pub(super) async fn get(
+    _: Admin,
+    app: Data<App>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = id(&path)?;
+    let found = find(&app, |state| project(state, id).map(ProjectResource::from)).await?;
+    Ok(HttpResponse::Ok().json(found))
+}
+
+/// A tombstone: from here on nothing of the project is to be seen, and its keys open nothing.
+pub(super) async fn delete(
+    _: Admin,
+    app: Data<App>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let id = id(&path)?;
+    find(&app, |state| project(state, id).map(|_| ())).await?;
+    let command = Command::DeleteProject { id };
+    app.view.execute(command, ADMIN, app.clock.now()).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// `None` also between a project's two first entries, of which the first is its data key.
+pub(super) fn project(state: &RegistryState, id: ProjectId) -> Option<&Project> {
+    state.project(id).filter(|project| is_made(project))
+}
+
+fn is_made(project: &Project) -> bool {
+    project.sequence > Sequence(0)
+}

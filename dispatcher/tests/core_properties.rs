@@ -1,0 +1,378 @@
+//! Properties of the pure core, over random schedules: order in a lane, nothing lost, the ledger
+//! balances, and folding the journal gives back the state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use dispatcher::core::delivery::{
+    AttemptOutcome, Context, Deliveries, Effect, Finished, Input, Match, Offer,
+};
+use dispatcher::core::fold::PartitionFold;
+use proptest::prelude::*;
+use shared::domain::delivery::FailureKind;
+use shared::domain::journal::{Failure, JournalEntry, Pack};
+use shared::domain::policy::{Ordering, Policy};
+use shared::ids::{Epoch, EventId, LaneHash, Position, Sequence, WebhookId};
+use shared::time::Timestamp;
+
+const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
+
+/// The stream, the endpoint and the clock of one webhook, and what was seen of it.
+struct World {
+    core: Deliveries,
+    policy: Policy,
+    lanes: Vec<LaneHash>,
+    /// Sequences are index + 1.
+    published: u64,
+    tailed: u64,
+    now: Timestamp,
+    in_flight: BTreeMap<Sequence, u32>,
+    backlog: Option<(Sequence, Sequence)>,
+    journal: Vec<JournalEntry>,
+    committed: usize,
+    /// Attempt numbers seen at the endpoint, by sequence, in order of arrival.
+    attempts: Vec<(Sequence, u32)>,
+    retry_at: HashMap<Sequence, Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Publish(u8),
+    Tail(u8),
+    /// The tail's offer does not reach the webhook.
+    LoseOffer(u8),
+    Finish(u8, bool),
+    ReadBacklog(bool),
+    Wait(u16),
+    Commit,
+    /// The owner dies; a new one folds what was committed.
+    Crash,
+    Reorder(u8),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        3 => any::<u8>().prop_map(Move::Publish),
+        4 => any::<u8>().prop_map(Move::Tail),
+        1 => any::<u8>().prop_map(Move::LoseOffer),
+        6 => (any::<u8>(), any::<bool>()).prop_map(|(which, ok)| Move::Finish(which, ok)),
+        3 => any::<bool>().prop_map(Move::ReadBacklog),
+        3 => (0_u16..5_000).prop_map(Move::Wait),
+        2 => Just(Move::Commit),
+        1 => Just(Move::Crash),
+        1 => any::<u8>().prop_map(Move::Reorder),
+    ]
+}
+
+fn policy(ordering: Ordering, max_in_flight: u16) -> Policy {
+    Policy {
+        ordering,
+        max_in_flight,
+        retry_schedule_ms: vec![1_000, 2_000],
+        ..Policy::default()
+    }
+}
+
+impl World {
+    fn new(policy: Policy) -> Self {
+        Self {
+            core: Deliveries::new(WEBHOOK, 1, policy.clone(), Sequence(0), Default::default()),
+            policy,
+            lanes: Vec::new(),
+            published: 0,
+            tailed: 0,
+            now: Timestamp::from_millis(1_000_000),
+            in_flight: BTreeMap::new(),
+            backlog: None,
+            journal: Vec::new(),
+            committed: 0,
+            attempts: Vec::new(),
+            retry_at: HashMap::new(),
+        }
+    }
+
+    fn offer(&self, after: Sequence, through: Sequence) -> Offer {
+        let matches = (after.0 + 1..=through.0)
+            .map(|sequence| Match {
+                sequence: Sequence(sequence),
+                event: event(sequence),
+                lane: self.lanes[usize::try_from(sequence - 1).unwrap()],
+                skipped: None,
+            })
+            .collect();
+        Offer {
+            after,
+            through,
+            matches,
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let context = Context {
+            now: self.now,
+            jitter: self.now.as_millis().unsigned_abs(),
+            allowance: 8,
+        };
+        let mut effects = Vec::new();
+        self.core.step(input, &context, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Attempt(attempt) => {
+                    assert_eq!(attempt.event, event(attempt.sequence.0));
+                    if let Some(due) = self.retry_at.get(&attempt.sequence) {
+                        assert!(self.now >= *due, "an attempt before its time");
+                    }
+                    let lane = self.lane(attempt.sequence);
+                    assert!(
+                        self.policy.ordering == Ordering::None
+                            || self.in_flight.keys().all(|other| self.lane(*other) != lane),
+                        "two attempts of a lane"
+                    );
+                    self.in_flight.insert(attempt.sequence, attempt.number);
+                    self.attempts.push((attempt.sequence, attempt.number));
+                }
+                Effect::Journal(entry) => self.journal.push(entry),
+                Effect::ReadBacklog { after, known } => {
+                    assert_eq!(self.backlog.replace((after, known)), None, "two reads");
+                }
+                Effect::WakeAt(_) => {}
+            }
+        }
+        let ledger = self.core.ledger();
+        assert_eq!(
+            ledger.accepted,
+            ledger.delivered + ledger.exhausted + ledger.skipped + ledger.pending()
+        );
+        assert!(self.core.in_flight() <= usize::from(self.policy.max_in_flight));
+        assert_eq!(self.core.in_flight(), self.in_flight.len());
+    }
+
+    fn lane(&self, sequence: Sequence) -> u64 {
+        match self.policy.ordering {
+            Ordering::PerRecord => self.lanes[usize::try_from(sequence.0 - 1).unwrap()].0,
+            Ordering::Strict => 0,
+            Ordering::None => sequence.0,
+        }
+    }
+
+    fn take(&mut self, step: &Move) {
+        match step {
+            Move::Publish(lane) => {
+                self.lanes.push(LaneHash(u64::from(lane % 5)));
+                self.published += 1;
+            }
+            Move::Tail(count) => {
+                if let Some((after, through)) = self.advance_tail(*count) {
+                    let offer = self.offer(after, through);
+                    self.step(Input::Offered(offer));
+                }
+            }
+            Move::LoseOffer(count) => {
+                self.advance_tail(*count);
+            }
+            Move::Finish(which, ok) => self.finish(*which, *ok),
+            Move::ReadBacklog(ok) => self.read_backlog(*ok),
+            Move::Wait(ms) => {
+                self.now = self.now.plus_millis(i64::from(*ms));
+                self.step(Input::Tick);
+            }
+            Move::Commit => self.committed = self.journal.len(),
+            Move::Crash => self.crash(),
+            Move::Reorder(which) => self.reorder(*which),
+        }
+    }
+
+    fn advance_tail(&mut self, count: u8) -> Option<(Sequence, Sequence)> {
+        let through = (self.tailed + u64::from(count % 4) + 1).min(self.published);
+        let after = std::mem::replace(&mut self.tailed, through);
+        (through > after).then_some((Sequence(after), Sequence(through)))
+    }
+
+    fn finish(&mut self, which: u8, ok: bool) {
+        let at = usize::from(which) % self.in_flight.len().max(1);
+        let Some((&sequence, _)) = self.in_flight.iter().nth(at) else {
+            return;
+        };
+        self.in_flight.remove(&sequence);
+        let before = self.journal.len();
+        self.step(Input::Finished(Finished {
+            sequence,
+            started_at: self.now,
+            latency_ms: 1,
+            outcome: if ok {
+                AttemptOutcome::Delivered { status: 200 }
+            } else {
+                AttemptOutcome::Failed(Failure {
+                    kind: FailureKind::Status,
+                    status: Some(500),
+                    sealed_answer: Vec::new(),
+                })
+            },
+        }));
+        if let Some(JournalEntry::AttemptFailed { retry_at, .. }) = self.journal.get(before) {
+            self.retry_at.insert(sequence, *retry_at);
+        }
+    }
+
+    fn read_backlog(&mut self, ok: bool) {
+        let Some((after, known)) = self.backlog.take() else {
+            return;
+        };
+        assert!(known.0 <= self.tailed, "a read beyond what is known");
+        let input = if ok {
+            Input::BacklogRead(self.offer(after, known))
+        } else {
+            Input::BacklogFailed
+        };
+        self.step(input);
+    }
+
+    /// What was not committed is gone; what was under way may be attempted again.
+    fn crash(&mut self) {
+        self.journal.truncate(self.committed);
+        self.in_flight.clear();
+        self.backlog = None;
+        self.retry_at.clear();
+        for entry in &self.journal {
+            if let JournalEntry::AttemptFailed {
+                attempt, retry_at, ..
+            } = entry
+            {
+                self.retry_at.insert(attempt.position.sequence, *retry_at);
+            }
+        }
+        let past = fold(&self.journal)
+            .webhooks
+            .remove(&WEBHOOK)
+            .unwrap_or_default()
+            .past;
+        self.core = Deliveries::new(WEBHOOK, 1, self.policy.clone(), Sequence(0), past);
+        let nudge = self.offer(Sequence(self.tailed), Sequence(self.tailed));
+        self.step(Input::Offered(nudge));
+    }
+
+    /// Only at rest does the checker know at once which order holds.
+    fn reorder(&mut self, which: u8) {
+        if !self.in_flight.is_empty() {
+            return;
+        }
+        self.policy.ordering = [Ordering::PerRecord, Ordering::Strict][usize::from(which % 2)];
+        self.step(Input::Configured(self.policy.clone()));
+    }
+
+    /// The endpoint takes everything from now on, and everything is read.
+    fn settle(&mut self) {
+        let tailed = self.tailed;
+        self.tailed = self.published;
+        let rest = self.offer(Sequence(tailed), Sequence(self.published));
+        self.step(Input::Offered(rest));
+        for _ in 0..10_000 {
+            if self.backlog.is_some() {
+                self.read_backlog(true);
+            } else if !self.in_flight.is_empty() {
+                self.finish(0, true);
+            } else if self.core.ledger().pending() > 0 || !self.core.is_caught_up() {
+                self.now = self.now.plus_millis(1_000);
+                self.step(Input::Tick);
+            } else {
+                return;
+            }
+        }
+        panic!("does not come to rest: {:?}", self.core);
+    }
+}
+
+fn event(sequence: u64) -> EventId {
+    EventId::from_bytes(u128::from(sequence).to_be_bytes())
+}
+
+fn fold(entries: &[JournalEntry]) -> PartitionFold {
+    let mut fold = PartitionFold::default();
+    for (index, entry) in entries.iter().enumerate() {
+        let number = index as u64 + 1;
+        let pack = Pack {
+            epoch: Epoch(1),
+            number,
+            at: Timestamp::from_millis(0),
+            classified: Position {
+                generation: 1,
+                sequence: Sequence(0),
+            },
+            classified_event: None,
+            entries: vec![entry.clone()],
+        };
+        fold.apply(Sequence(number), &pack);
+        // A pack that was stored twice changes nothing.
+        fold.apply(Sequence(number), &pack);
+    }
+    fold
+}
+
+/// Sequences that ended, each at most once.
+fn ends(journal: &[JournalEntry]) -> BTreeSet<Sequence> {
+    let mut ends = BTreeSet::new();
+    for entry in journal {
+        let ended = match entry {
+            JournalEntry::Delivered { attempt, .. } | JournalEntry::Exhausted { attempt, .. } => {
+                attempt.position.sequence
+            }
+            JournalEntry::Ended { position, .. } => position.sequence,
+            JournalEntry::AttemptFailed { .. }
+            | JournalEntry::ConfigApplied { .. }
+            | JournalEntry::AccountsProjected { .. } => continue,
+        };
+        assert!(ends.insert(ended), "{ended} ended twice");
+    }
+    ends
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_event_ends_once_in_the_order_of_its_lane(
+        steps in proptest::collection::vec(moves(), 1..160),
+        strict in any::<bool>(),
+        max_in_flight in 1_u16..6,
+    ) {
+        let ordering = if strict { Ordering::Strict } else { Ordering::PerRecord };
+        let mut world = World::new(policy(ordering, max_in_flight));
+        for step in &steps {
+            world.take(step);
+        }
+        world.settle();
+        let all: BTreeSet<_> = (1..=world.published).map(Sequence).collect();
+        prop_assert_eq!(ends(&world.journal), all);
+        let ledger = world.core.ledger();
+        prop_assert_eq!((ledger.accepted, ledger.pending()), (world.published, 0));
+        // First arrivals of a lane are in the order of the stream.
+        let mut last: HashMap<u64, Sequence> = HashMap::new();
+        let mut seen = BTreeSet::new();
+        for (sequence, _) in &world.attempts {
+            if seen.insert(*sequence) {
+                let lane = world.lanes[usize::try_from(sequence.0 - 1).unwrap()].0;
+                let previous = last.insert(lane, *sequence);
+                prop_assert!(previous < Some(*sequence), "{previous:?} before {sequence}");
+            }
+        }
+        // The log gives back what the owner knows.
+        let mut folded = fold(&world.journal);
+        let past = folded.webhooks.remove(&WEBHOOK).unwrap_or_default().past;
+        prop_assert_eq!(past.ledger, ledger);
+        prop_assert!(past.failing.is_empty());
+    }
+
+    #[test]
+    fn without_lanes_everything_still_ends_once(
+        steps in proptest::collection::vec(moves(), 1..120),
+    ) {
+        let mut world = World::new(policy(Ordering::None, 4));
+        for step in &steps {
+            if !matches!(step, Move::Reorder(_)) {
+                world.take(step);
+            }
+        }
+        world.settle();
+        prop_assert_eq!(ends(&world.journal).len() as u64, world.published);
+        prop_assert_eq!(world.core.ledger().pending(), 0);
+    }
+}
