@@ -12,8 +12,8 @@ help:
 # All three are built by one command, so that what they share is compiled once. The last command
 # replaces the shell, so that Ctrl-C reaches the demo, which ends what it started.
 demo:
-	@CARILLON_NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
-	export CARILLON_NATS_SERVER; \
+	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export NATS_SERVER; \
 	echo 'Building ingest, dispatcher and the demo; the first time takes some minutes.'; \
 	cargo build -q -p ingest -p dispatcher -p system-tests --bins || exit 1; \
 	exec cargo run -q -p system-tests --bin demo -- $(if $(filter-out 0,$(ONCE)),--once)
@@ -21,8 +21,8 @@ demo:
 # The binaries are built together with the tests, so that features are unified once; the system
 # tests start them as processes of their own.
 test:
-	@CARILLON_NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
-	export CARILLON_NATS_SERVER; \
+	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export NATS_SERVER; \
 	deploy/tools/verifiers || exit 1; \
 	cargo build --workspace --bins --tests || exit 1; \
 	if cargo nextest --version >/dev/null 2>&1; then \

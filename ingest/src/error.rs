@@ -169,7 +169,9 @@ mod tests {
             assert_eq!(response.status().as_u16(), status, "{error}");
             assert_eq!(error.status_code().as_u16(), status, "{error}");
             let headers = response.headers();
-            let retry = headers.get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            let retry = headers
+                .get(RETRY_AFTER)
+                .map(|value| value.to_str().unwrap());
             assert_eq!(retry, retry_after, "{error}");
             assert_eq!(headers.get("content-type").unwrap(), problem::CONTENT_TYPE);
         }

@@ -49,7 +49,9 @@ impl Reservation {
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
         self.budget
             .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
             .map_err(|_| Exhausted)?;
         self.bytes += bytes;
         Ok(())

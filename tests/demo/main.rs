@@ -57,12 +57,12 @@ async fn demo(arguments: &Arguments) -> Result<ExitCode> {
     let mut stop = StopSignals::new()?;
     let folder = Folder::new(arguments)?;
     let page = Page::new();
-    let mut scene = tokio::select! {
+    let scene = tokio::select! {
         scene = Scene::set(&folder.path, &page) => scene?,
         () = stop.received() => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let shown = tokio::select! {
-        shown = show(&mut scene, &page, arguments) => shown,
+        shown = show(&scene, &page, arguments) => shown,
         () = stop.received() => {
             end(scene, &page, &mut stop).await?;
             return Ok(ExitCode::from(INTERRUPTED));
@@ -89,7 +89,7 @@ async fn demo(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(scene: &mut Scene, page: &Page, arguments: &Arguments) -> Result<()> {
+async fn show(scene: &Scene, page: &Page, arguments: &Arguments) -> Result<()> {
     page.scene(scene);
     if let Some(file) = &arguments.report {
         record::report(scene, file)?;
@@ -114,7 +114,7 @@ async fn end(scene: Scene, page: &Page, stop: &mut StopSignals) -> Result<()> {
 struct Folder {
     path: PathBuf,
     /// Removed with everything in it when it is dropped.
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Folder {
@@ -129,12 +129,12 @@ impl Folder {
         Ok(if arguments.keep_store {
             Self {
                 path: temporary.keep(),
-                _temporary: None,
+                temporary: None,
             }
         } else {
             Self {
                 path: temporary.path().to_owned(),
-                _temporary: Some(temporary),
+                temporary: Some(temporary),
             }
         })
     }
@@ -146,12 +146,12 @@ impl Folder {
         ensure!(entries.next().is_none(), "{} is not empty", path.display());
         Ok(Self {
             path: path.canonicalize()?,
-            _temporary: None,
+            temporary: None,
         })
     }
 
     fn is_kept(&self) -> bool {
-        self._temporary.is_none()
+        self.temporary.is_none()
     }
 }
 

@@ -81,22 +81,43 @@ impl Process {
         }
     }
 
-    /// SIGTERM, without waiting for what comes of it.
-    pub fn ask_to_stop(&mut self) -> Result<()> {
+    /// Sends the signal named (`TERM`, `INT`), without waiting for what comes of it.
+    pub fn signal(&mut self, name: &str) -> Result<()> {
         if self.ended().is_none() {
-            signal("TERM", self.id())?;
+            signal(name, self.id())?;
         }
         Ok(())
     }
 
-    /// SIGTERM, and the status that the process exits with.
-    pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
-        self.ask_to_stop()?;
-        let what = format!("exit of {} after SIGTERM", self.name);
+    /// Waits for its end.
+    pub async fn finished(&mut self, within: Duration) -> Result<ExitStatus> {
+        let what = format!("exit of {}", self.name);
         eventually(&what, within, async || {
             self.ended().ok_or_else(|| "it still runs".to_owned())
         })
         .await
+    }
+
+    /// SIGTERM, and the status that the process exits with.
+    pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal("TERM")?;
+        self.finished(within).await.context("after SIGTERM")
+    }
+
+    /// Waits until it has printed `text`. If it ends before, that is an error at once.
+    pub async fn printed(&mut self, text: &str, within: Duration) -> Result<()> {
+        let what = format!("{} printing {text:?}", self.name);
+        let printed = eventually(&what, within, async || {
+            // Asked first, for it may print and end.
+            let ended = self.ended();
+            match (self.log_tail(), ended) {
+                (log, _) if log.contains(text) => Ok(Ok(())),
+                (log, Some(status)) => Ok(Err(format!("it ended with {status}:\n{log}"))),
+                (log, None) => Err(format!("it has printed:\n{log}")),
+            }
+        })
+        .await?;
+        printed.map_err(|reason| anyhow::anyhow!("{what}: {reason}"))
     }
 
     /// The end of what the process has printed.
@@ -146,6 +167,20 @@ fn signal(name: &str, process: u32) -> Result<()> {
         .status()
         .context("running sh")?;
     Ok(())
+}
+
+/// Whether a process of this number runs. One that has ended and only waits for its parent to
+/// notice does not.
+pub fn runs(process: u32) -> bool {
+    if !Path::new("/proc/self/stat").exists() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh"]).arg(process.to_string());
+        return command.status().is_ok_and(|status| status.success());
+    }
+    // `pid (name) state …`; the name may hold anything.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 const WATCHDOG: &str = r#"

@@ -282,12 +282,14 @@ async fn run_attempt(
             }
         }
     };
-    let data_key = replica.view.read(|state| {
-        let project = state.project(webhook.project)?;
-        project.data_key.clone()
-    });
+    let data_key = || {
+        replica.view.read(|state| {
+            let project = state.project(webhook.project)?;
+            project.data_key.clone()
+        })
+    };
     let clock = replica.clock.as_ref();
-    let sent = sender::send(&replica.client, clock, webhook, data_key.as_deref(), &event).await;
+    let sent = sender::send(&replica.client, clock, webhook, data_key, &event).await;
     (sent, Some(event.published_at))
 }
 

@@ -18,6 +18,9 @@ use crate::app::App;
 /// What entries made by the operator are signed with in the audit.
 pub(crate) const ADMIN: &str = "admin";
 
+const NO_KEY: ApiError =
+    ApiError::Unauthorized("send a valid API key as Authorization: Bearer, or as Basic user name");
+
 /// The operator, by the admin token. An API key is no credential here, and the reverse.
 pub(crate) struct Admin;
 
@@ -52,7 +55,9 @@ fn admin(request: &HttpRequest) -> Result<Admin, ApiError> {
     match credential(request) {
         Some(Credential::Bearer(token)) if app.admin_token.matches(token.reveal()) => {}
         Some(Credential::Bearer(_) | Credential::BasicUser(_)) | None => {
-            return Err(ApiError::Unauthorized);
+            return Err(ApiError::Unauthorized(
+                "send the admin token as Authorization: Bearer",
+            ));
         }
     }
     check_current(&app)?;
@@ -61,8 +66,7 @@ fn admin(request: &HttpRequest) -> Result<Admin, ApiError> {
 
 /// `protocol.md`, rule 4: before a key is called unknown, the projection is brought up to date.
 async fn principal(app: &App, credential: Option<Credential>) -> Result<Principal, ApiError> {
-    let (Credential::Bearer(key) | Credential::BasicUser(key)) =
-        credential.ok_or(ApiError::Unauthorized)?;
+    let (Credential::Bearer(key) | Credential::BasicUser(key)) = credential.ok_or(NO_KEY)?;
     // Without this a revoked key could pass for as long as JetStream is away.
     check_current(app)?;
     let hash = hash_key(key.reveal());
@@ -74,7 +78,7 @@ async fn principal(app: &App, credential: Option<Credential>) -> Result<Principa
             look()
         }
     };
-    let (project, key) = found.ok_or(ApiError::Unauthorized)?;
+    let (project, key) = found.ok_or(NO_KEY)?;
     Ok(Principal {
         project,
         by: key.to_string(),

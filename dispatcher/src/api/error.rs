@@ -17,8 +17,9 @@ pub(crate) enum ApiError {
     /// The caller's to mend, and told whole.
     #[error("{}: {}", .0.code, .0.detail)]
     Refused(Problem),
+    /// With what to send instead.
     #[error("no valid credentials")]
-    Unauthorized,
+    Unauthorized(&'static str),
     /// The thing changed between reading and appending. Handlers try again on it.
     #[error("changed meanwhile")]
     MovedOn,
@@ -50,7 +51,10 @@ impl ApiError {
     fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) => problem.clone(),
-            Self::Unauthorized => Problem::unauthorized(),
+            Self::Unauthorized(instead) => Problem {
+                detail: (*instead).to_owned(),
+                ..Problem::unauthorized()
+            },
             Self::MovedOn => Problem::conflict("others keep changing it; try again"),
             Self::Unavailable(_) => Problem::unavailable(
                 "the registry cannot be reached; look whether it holds, or repeat",
@@ -95,7 +99,7 @@ impl ResponseError for ApiError {
         match self {
             Self::Unavailable(error) => tracing::warn!(%error, "management call not answered"),
             Self::Internal(error) => tracing::error!(%error, "management call failed"),
-            Self::Refused(_) | Self::Unauthorized | Self::MovedOn => {}
+            Self::Refused(_) | Self::Unauthorized(_) | Self::MovedOn => {}
         }
         respond(&self.problem())
     }

@@ -166,3 +166,141 @@ fn answer_bytes(entry: &JournalEntry) -> usize {
         | JournalEntry::AccountsProjected { .. } => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::domain::delivery::FailureKind;
+    use shared::domain::journal::Failure;
+    use shared::ids::LaneHash;
+
+    const CLASSIFIED: Classified = Classified {
+        position: Position {
+            generation: 1,
+            sequence: Sequence(9),
+        },
+        event: None,
+    };
+    const AT: Timestamp = Timestamp::from_millis(1_000);
+
+    fn commits() -> Commits {
+        Commits::new(Epoch(3), HashMap::new())
+    }
+
+    fn failed(webhook: u8, answer_bytes: usize) -> JournalEntry {
+        JournalEntry::AttemptFailed {
+            attempt: AttemptEntry {
+                webhook: WebhookId::from_bytes([webhook; 16]),
+                position: CLASSIFIED.position,
+                event: EventId::from_bytes([1; 16]),
+                lane: LaneHash(1),
+                number: 1,
+                started_at: AT,
+                latency_ms: 1,
+                previous: Links::default(),
+            },
+            failure: Failure {
+                kind: FailureKind::Status,
+                status: Some(500),
+                sealed_answer: vec![0; answer_bytes],
+            },
+            retry_at: AT,
+        }
+    }
+
+    fn delivered(webhook: u8) -> JournalEntry {
+        let JournalEntry::AttemptFailed { attempt, .. } = failed(webhook, 0) else {
+            unreachable!()
+        };
+        JournalEntry::Delivered {
+            attempt,
+            status: 200,
+        }
+    }
+
+    fn links(entry: &JournalEntry) -> Links {
+        match entry {
+            JournalEntry::AttemptFailed { attempt, .. }
+            | JournalEntry::Delivered { attempt, .. }
+            | JournalEntry::Exhausted { attempt, .. } => attempt.previous,
+            JournalEntry::ConfigApplied { .. }
+            | JournalEntry::Ended { .. }
+            | JournalEntry::AccountsProjected { .. } => Links::default(),
+        }
+    }
+
+    #[test]
+    fn one_pack_is_under_way_and_the_next_gathers() {
+        let mut commits = commits();
+        assert_eq!(commits.next_pack(AT, CLASSIFIED), None);
+        commits.push(AT, delivered(1));
+        let first = commits.next_pack(AT, CLASSIFIED).unwrap();
+        assert_eq!((first.epoch, first.number), (Epoch(3), 1));
+        commits.push(AT, delivered(2));
+        commits.push(AT, delivered(3));
+        assert_eq!(commits.next_pack(AT, CLASSIFIED), None);
+        commits.pack_stored(Sequence(70));
+        assert_eq!(commits.stored(), 1);
+        let second = commits.next_pack(AT, CLASSIFIED).unwrap();
+        assert_eq!((second.number, second.entries.len()), (2, 2));
+        commits.pack_stored(Sequence(71));
+        assert!(commits.is_empty());
+    }
+
+    #[test]
+    fn entries_link_back_within_a_pack_and_across_packs() {
+        let place = |pack, index| {
+            Some(EntryPlace {
+                pack: Sequence(pack),
+                index,
+            })
+        };
+        let mut commits = commits();
+        for entry in [failed(1, 0), delivered(2), delivered(1)] {
+            commits.push(AT, entry);
+        }
+        let first = commits.next_pack(AT, CLASSIFIED).unwrap();
+        assert_eq!(links(&first.entries[0]), Links::default());
+        assert_eq!(links(&first.entries[1]), Links::default());
+        let (entry, failure) = (place(0, 0), place(0, 0));
+        assert_eq!(links(&first.entries[2]), Links { entry, failure });
+        commits.pack_stored(Sequence(70));
+        commits.push(AT, delivered(1));
+        let second = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let (entry, failure) = (place(70, 2), place(70, 0));
+        assert_eq!(links(&second.entries[0]), Links { entry, failure });
+    }
+
+    #[test]
+    fn a_pack_is_bounded_in_bytes_and_loses_nothing() {
+        let mut commits = commits();
+        for _ in 0..600 {
+            commits.push(AT, failed(1, 1_024));
+        }
+        let mut entries = 0;
+        while let Some(pack) = commits.next_pack(AT, CLASSIFIED) {
+            assert!(shared::codec::encode_pack(&pack).len() <= PACK_BYTES_MAX);
+            entries += pack.entries.len();
+            commits.pack_stored(Sequence(1));
+        }
+        assert_eq!(entries, 600);
+    }
+
+    #[test]
+    fn the_gate_closes_by_count_and_by_age_and_opens_again() {
+        let mut commits = commits();
+        let late = AT.plus_millis(UNJOURNALED_AGE_MS_MAX + 1);
+        assert!(commits.gate_is_open(late));
+        commits.push(AT, delivered(1));
+        assert!(commits.gate_is_open(AT));
+        assert!(!commits.gate_is_open(late));
+        commits.next_pack(AT, CLASSIFIED).unwrap();
+        assert!(!commits.gate_is_open(late), "under way counts too");
+        commits.pack_stored(Sequence(1));
+        for _ in 0..UNJOURNALED_MAX {
+            assert!(commits.gate_is_open(AT));
+            commits.push(AT, delivered(1));
+        }
+        assert!(!commits.gate_is_open(AT));
+    }
+}

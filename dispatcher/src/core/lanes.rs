@@ -194,3 +194,82 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn lanes(ordering: Ordering, members: &[(u64, u64)]) -> Lanes {
+        let mut lanes = Lanes::new(ordering);
+        for (sequence, lane) in members {
+            let pending = Pending {
+                event: EventId::from_bytes([0; 16]),
+                lane: LaneHash(*lane),
+                attempts: 0,
+                retry_at: None,
+            };
+            lanes.insert(Sequence(*sequence), pending);
+        }
+        lanes
+    }
+
+    fn start_all(lanes: &mut Lanes, now: Timestamp) -> Vec<u64> {
+        std::iter::from_fn(|| lanes.start_next(now))
+            .map(|(sequence, _)| sequence.0)
+            .collect()
+    }
+
+    #[test]
+    fn orderings_differ_in_what_may_go_at_once() {
+        let members = [(1, 7), (2, 8), (3, 7), (4, 9)];
+        for (ordering, expected) in [
+            (Ordering::PerRecord, vec![1, 2, 4]),
+            (Ordering::Strict, vec![1]),
+            (Ordering::None, vec![1, 2, 3, 4]),
+        ] {
+            let mut lanes = lanes(ordering, &members);
+            assert_eq!(start_all(&mut lanes, NOW), expected, "{ordering:?}");
+            lanes.remove(Sequence(1));
+            let next = match ordering {
+                Ordering::PerRecord => vec![3],
+                Ordering::Strict => vec![2],
+                Ordering::None => vec![],
+            };
+            assert_eq!(start_all(&mut lanes, NOW), next, "{ordering:?}");
+        }
+    }
+
+    #[test]
+    fn a_parked_head_holds_up_its_own_lane_alone_and_goes_first_when_due() {
+        let mut lanes = lanes(Ordering::PerRecord, &[(1, 7), (2, 7), (3, 8)]);
+        assert_eq!(start_all(&mut lanes, NOW), [1, 3]);
+        let due = NOW.plus_millis(500);
+        lanes.park(Sequence(1), 1, due);
+        lanes.remove(Sequence(3));
+        assert_eq!(start_all(&mut lanes, NOW), [0_u64; 0]);
+        assert_eq!(lanes.next_due(), Some(due));
+        lanes.insert(Sequence(4), *lanes.get(Sequence(2)).unwrap());
+        let fresh = Pending {
+            lane: LaneHash(10),
+            ..*lanes.get(Sequence(2)).unwrap()
+        };
+        lanes.insert(Sequence(5), fresh);
+        assert_eq!(start_all(&mut lanes, due), [1, 5]);
+        lanes.remove(Sequence(1));
+        assert_eq!(start_all(&mut lanes, due), [2]);
+    }
+
+    #[test]
+    fn a_lower_one_that_comes_in_late_waits_for_the_attempt_under_way() {
+        let mut lanes = lanes(Ordering::Strict, &[(5, 1)]);
+        assert_eq!(start_all(&mut lanes, NOW), [5]);
+        lanes.insert(Sequence(3), *lanes.get(Sequence(5)).unwrap());
+        assert_eq!(start_all(&mut lanes, NOW), [0_u64; 0]);
+        lanes.park(Sequence(5), 1, NOW);
+        assert_eq!(start_all(&mut lanes, NOW), [3]);
+        lanes.remove(Sequence(3));
+        assert_eq!(start_all(&mut lanes, NOW), [5]);
+    }
+}

@@ -1,5 +1,6 @@
 //! One attempt: headers, signatures, the POST, and what its answer is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,11 +33,12 @@ pub(crate) struct Sent {
 
 /// Sends `event` to the endpoint as it is configured now. The outcome is fixed at the response
 /// head (`protocol.md`, rule 15); what follows of the answer only decides what is kept of it.
+/// The project's `data_key` is looked up for failures alone.
 pub(crate) async fn send(
     client: &GuardedClient,
     clock: &dyn Clock,
     webhook: &Webhook,
-    data_key: Option<&DataKey>,
+    data_key: impl FnOnce() -> Option<Arc<DataKey>>,
     event: &Event,
 ) -> Sent {
     let started_at = clock.now();
@@ -67,7 +69,7 @@ pub(crate) async fn send(
             AttemptOutcome::Failed(Failure {
                 kind: FailureKind::Status,
                 status: Some(status),
-                sealed_answer: seal(data_key, webhook, &head.answer),
+                sealed_answer: seal(data_key(), webhook, &head.answer),
             })
         }
         Err(error) => AttemptOutcome::Failed(Failure {
@@ -82,7 +84,7 @@ pub(crate) async fn send(
                 | FailureKind::Dns
                 | FailureKind::Reset
                 | FailureKind::Status
-                | FailureKind::Protocol => seal(data_key, webhook, error.detail.as_bytes()),
+                | FailureKind::Protocol => seal(data_key(), webhook, error.detail.as_bytes()),
             },
         }),
     };
@@ -137,7 +139,7 @@ fn headers(webhook: &Webhook, event: &Event, at: Timestamp, body: &[u8]) -> Head
 }
 
 /// Sealed with the project's key, so that destroying the key destroys all answers (rule 28).
-fn seal(data_key: Option<&DataKey>, webhook: &Webhook, answer: &[u8]) -> Vec<u8> {
+fn seal(data_key: Option<Arc<DataKey>>, webhook: &Webhook, answer: &[u8]) -> Vec<u8> {
     match data_key {
         Some(key) if !answer.is_empty() => {
             let context = seal_context(SEALED_ANSWER, webhook.project, &webhook.id.to_string());

@@ -298,8 +298,12 @@ mod tests {
     fn a_repeated_callback_gets_the_same_ids() {
         let connectors = Connectors::embedded().unwrap();
         let bamboohr = connectors.get("bamboohr").unwrap();
-        let first = judged(bamboohr, TWO_CHANGES.as_bytes(), ROOMY, |judgement| ids(&judgement));
-        let again = judged(bamboohr, TWO_CHANGES.as_bytes(), ROOMY, |judgement| ids(&judgement));
+        let first = judged(bamboohr, TWO_CHANGES.as_bytes(), ROOMY, |judgement| {
+            ids(&judgement)
+        });
+        let again = judged(bamboohr, TWO_CHANGES.as_bytes(), ROOMY, |judgement| {
+            ids(&judgement)
+        });
         assert_eq!(first.len(), 3);
         assert_eq!(first, again);
     }
@@ -318,14 +322,17 @@ mod tests {
             (r#"{"employees":[{"id":null}]}"#, "malformed"),
             (TWO_CHANGES, "accept"),
         ] {
-            let verdict = judged(bamboohr, body.as_bytes(), ROOMY, |judgement| {
-                match judgement.verdict {
+            let verdict = judged(
+                bamboohr,
+                body.as_bytes(),
+                ROOMY,
+                |judgement| match judgement.verdict {
                     Verdict::Accept(_) => "accept",
                     Verdict::Unmapped => "unmapped",
                     Verdict::Refuse(MapRefusal::Malformed(_)) => "malformed",
                     Verdict::Refuse(MapRefusal::TooLarge) => "too large",
-                }
-            });
+                },
+            );
             assert_eq!(verdict, expected, "{}", body.get(..40).unwrap_or(body));
         }
     }
@@ -340,12 +347,18 @@ mod tests {
         );
         for (max_payload, expected) in [(40_000, Some(true)), (15_000, Some(false)), (9_000, None)]
         {
-            let has_data = judged(bamboohr, body.as_bytes(), max_payload, |judgement| {
-                match judgement.verdict {
-                    Verdict::Accept(events) => events.first().map(|one| one.event_data.is_some()),
-                    Verdict::Unmapped | Verdict::Refuse(_) => None,
-                }
-            });
+            let has_data =
+                judged(
+                    bamboohr,
+                    body.as_bytes(),
+                    max_payload,
+                    |judgement| match judgement.verdict {
+                        Verdict::Accept(events) => {
+                            events.first().map(|one| one.event_data.is_some())
+                        }
+                        Verdict::Unmapped | Verdict::Refuse(_) => None,
+                    },
+                );
             assert_eq!(has_data, expected, "{max_payload}");
         }
     }
@@ -370,12 +383,18 @@ mod tests {
         .unwrap();
         let body = br#"["acme_things.created", "account.created", "hris_employees.created"]"#;
         judged(&connector, body, ROOMY, |judgement| {
-            assert_eq!(judgement.unknown_events, ["acme_things.created", "account.created"]);
+            assert_eq!(
+                judgement.unknown_events,
+                ["acme_things.created", "account.created"]
+            );
             let Verdict::Accept(events) = judgement.verdict else {
                 panic!("one event is known");
             };
             assert_eq!(events.len(), 1);
-            assert_eq!(events.first().map(|one| one.source), Some(Source::NativeManual));
+            assert_eq!(
+                events.first().map(|one| one.source),
+                Some(Source::NativeManual)
+            );
         });
         judged(&connector, br#"["account.created"]"#, ROOMY, |judgement| {
             assert!(matches!(judgement.verdict, Verdict::Unmapped));
@@ -391,7 +410,10 @@ mod tests {
             verify(&account, greenhouse, &callback(b"{}"), NOW)
         };
         assert!(matches!(check(None), Err(VerifyRefusal::Unverifiable(_))));
-        assert!(matches!(check(Some("s")), Err(VerifyRefusal::BadSignature(_))));
+        assert!(matches!(
+            check(Some("s")),
+            Err(VerifyRefusal::BadSignature(_))
+        ));
     }
 
     proptest! {

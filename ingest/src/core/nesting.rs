@@ -46,7 +46,11 @@ mod tests {
         let deep = |count: usize| format!("{}{}", "[".repeat(count), "]".repeat(count));
         assert!(!is_too_deep(&deep(128)));
         assert!(is_too_deep(&deep(129)));
-        assert!(!is_too_deep(&format!(r#"{{"a":"{}\"{}"}}"#, "[".repeat(500), "{".repeat(500))));
+        assert!(!is_too_deep(&format!(
+            r#"{{"a":"{}\"{}"}}"#,
+            "[".repeat(500),
+            "{".repeat(500)
+        )));
         assert!(!is_too_deep(&"[],".repeat(1000)));
     }
 }

@@ -105,7 +105,9 @@ impl UnrenderedEvent<'_> {
             event_type: self.event_type.clone(),
             source: self.source,
             account: self.account.map(|(id, _)| id),
-            provider: self.account.map(|(_, account)| account.provider.as_str().into()),
+            provider: self
+                .account
+                .map(|(_, account)| account.provider.as_str().into()),
             record_id: self.record_id.as_ref().into(),
             occurred_at: self.occurred_at,
             published_at: self.published_at,
@@ -160,7 +162,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_loses_its_data_first() {
-        let (raw, data, account) = (json(&"r".repeat(5_000)), json(&"d".repeat(5_000)), account(""));
+        let (raw, data, account) = (
+            json(&"r".repeat(5_000)),
+            json(&"d".repeat(5_000)),
+            account(""),
+        );
         let mut event = event("42", &account, Some(&raw), Some(&data));
         let whole = event.message().len();
         for (max_payload, expected) in [

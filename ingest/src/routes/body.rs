@@ -1,7 +1,6 @@
 //! Request bodies: bounded in size, decompressed or not, in time, and in what all of them hold
 //! together.
 
-use std::ops::Deref;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -23,35 +22,14 @@ const BODY_WITHIN: Duration = Duration::from_secs(20);
 /// without a thread of its own.
 const COMPRESSED_PIECE_BYTES: usize = 1 << 10;
 
-/// A body, and its share of what may be held.
-#[derive(Debug)]
-pub(super) struct Body {
-    bytes: Vec<u8>,
-    reservation: Reservation,
-}
-
-impl Body {
-    /// Takes as many bytes more, for what is made of the body.
-    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), IngestError> {
-        Ok(self.reservation.grow(bytes)?)
-    }
-}
-
-impl Deref for Body {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// Reads the whole body, decompressed if it says that it is gzip or deflate.
+/// Reads the whole body, decompressed if it says that it is gzip or deflate. What comes with it is
+/// its share of what may be held at once, to be kept for as long.
 pub(super) async fn read(
     request: &HttpRequest,
     payload: web::Payload,
     bytes_max: usize,
     budget: &Budget,
-) -> Result<Body, IngestError> {
+) -> Result<(Vec<u8>, Reservation), IngestError> {
     // The decompressed body is rarely smaller, and a larger one need not be awaited.
     if declared_bytes(request).is_some_and(|declared| declared > bytes_max) {
         return Err(too_large(bytes_max));
@@ -67,26 +45,24 @@ async fn collect(
     payload: web::Payload,
     bytes_max: usize,
     budget: &Budget,
-) -> Result<Body, IngestError> {
+) -> Result<(Vec<u8>, Reservation), IngestError> {
     let pieces = match request.headers().contains_key(CONTENT_ENCODING) {
         true => in_pieces(payload).left_stream(),
         false => payload.right_stream(),
     };
     let mut chunks = std::pin::pin!(Decompress::from_headers(pieces, request.headers()));
-    let mut body = Body {
-        bytes: Vec::new(),
-        reservation: budget.reservation(),
-    };
+    let mut body = Vec::new();
+    let mut reservation = budget.reservation();
     while let Some(chunk) = chunks.next().await {
         let unreadable = |_| IngestError::Malformed("the body could not be read".into());
         let chunk = chunk.map_err(unreadable)?;
-        if body.bytes.len() + chunk.len() > bytes_max {
+        if body.len() + chunk.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
-        body.reserve(chunk.len())?;
-        body.bytes.extend_from_slice(&chunk);
+        reservation.grow(chunk.len())?;
+        body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok((body, reservation))
 }
 
 fn in_pieces(payload: web::Payload) -> impl Stream<Item = Result<Bytes, PayloadError>> {
@@ -124,7 +100,8 @@ mod tests {
     /// gzip of 2 MiB of zeroes, as Python's `gzip.compress(bytes(2 << 20), 9, mtime=0)` makes it:
     /// 2 KiB, almost all of them zero too.
     fn bomb() -> Vec<u8> {
-        let head = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xed\xc1\x31\x01\0\0\0\xc2\xa0\xf5\x4f\x6d\x0c\x1f\xa0";
+        let head =
+            b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\xed\xc1\x31\x01\0\0\0\xc2\xa0\xf5\x4f\x6d\x0c\x1f\xa0";
         let tail = b"\xbe\x06\x7e\x87\x89\x8d\0\0\x20\0";
         [head.as_slice(), &[0; 2_032], tail].concat()
     }
@@ -142,10 +119,12 @@ mod tests {
             request = request.insert_header((CONTENT_ENCODING, encoding));
         }
         let (request, mut payload) = request.to_http_parts();
-        let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
+        let payload = web::Payload::from_request(&request, &mut payload)
+            .await
+            .unwrap();
         read(&request, payload, bytes_max, budget)
             .await
-            .map(|body| body.to_vec())
+            .map(|(body, _)| body)
     }
     #[actix_web::test]
     async fn bodies_are_read_whole_and_decompressed() {
@@ -157,7 +136,11 @@ mod tests {
         }
         let read = read_with(bomb(), Some("gzip"), ROOMY, &budget).await;
         assert_eq!(read, Ok(vec![0; 2 << 20]));
-        assert_eq!(budget.reservation().grow(ROOMY), Ok(()), "all is given back");
+        assert_eq!(
+            budget.reservation().grow(ROOMY),
+            Ok(()),
+            "all is given back"
+        );
     }
 
     #[actix_web::test]
@@ -169,7 +152,10 @@ mod tests {
         };
         assert!(read(exact, &budget).await.is_ok());
         let refused = read(exact - 1, &budget).await;
-        assert!(matches!(refused, Err(IngestError::TooLarge(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(IngestError::TooLarge(_))),
+            "{refused:?}"
+        );
         let tight = Budget::new(exact - 1);
         assert_eq!(read(exact, &tight).await, Err(IngestError::Busy));
         let long = read_with(vec![b'x'; 11], None, 10, &budget).await;

@@ -49,8 +49,8 @@ struct Inner {
     applied: watch::Sender<Sequence>,
     /// `clock.elapsed()` of the last confirmation, in milliseconds.
     confirmed_at_ms: AtomicU64,
-    /// `clock.elapsed()` of the last catch-up for something unknown.
-    caught_up_at: Mutex<Option<Duration>>,
+    /// The last catch-up for something unknown: `clock.elapsed()` when it began, and its end.
+    last_catch_up: Mutex<Option<(Duration, Result<(), Unavailable>)>>,
     fatal: watch::Sender<Option<String>>,
 }
 
@@ -81,7 +81,7 @@ impl RegistryView {
                 state: RwLock::default(),
                 applied: watch::Sender::new(Sequence(0)),
                 confirmed_at_ms: AtomicU64::new(0),
-                caught_up_at: Mutex::default(),
+                last_catch_up: Mutex::default(),
                 fatal: watch::Sender::new(None),
             }),
         };
@@ -120,17 +120,23 @@ impl RegistryView {
     /// Before something is called unknown: folds through what the leader has now. Calls share
     /// one question to the leader, at most ten of them a second.
     pub async fn catch_up(&self) -> Result<(), Unavailable> {
-        let asked_at = self.inner.clock.elapsed();
-        let mut caught_up_at = self.inner.caught_up_at.lock().await;
-        // Somebody else asked after this call began, or a moment before it.
-        if caught_up_at.is_some_and(|at| at + CATCH_UP_EVERY > asked_at) {
-            return Ok(());
+        let clock = &self.inner.clock;
+        let called_at = clock.elapsed();
+        let mut last_catch_up = self.inner.last_catch_up.lock().await;
+        if let Some((began_at, end)) = &*last_catch_up {
+            // Begun after this call, it saw all that this call may ask for. Its failure is shared
+            // too: else, with the server away, those who wait would time out one after another.
+            if *began_at >= called_at {
+                return end.clone();
+            }
+            // Answering from a look that began earlier would deny what was made since then.
+            let due = *began_at + CATCH_UP_EVERY;
+            tokio::time::sleep(due.saturating_sub(clock.elapsed())).await;
         }
-        let started = self.inner.clock.elapsed();
-        let last = last_sequence(&self.inner.nats.registry).await?;
-        self.wait_for(last, CATCH_UP_WITHIN).await?;
-        *caught_up_at = Some(started);
-        Ok(())
+        let began_at = clock.elapsed();
+        let end = self.catch_up_now().await;
+        *last_catch_up = Some((began_at, end.clone()));
+        end
     }
 
     /// Waits until `sequence` is folded.

@@ -120,6 +120,7 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
+    account(&app, project, id).await?;
     let patch = AccountPatch::parse(body.fields().await?)?;
     unless_moved_on(async || {
         let current = account(&app, project, id).await?;

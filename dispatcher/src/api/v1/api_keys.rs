@@ -51,10 +51,10 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let project_id = id(&path)?;
+    find(&app, |state| project(state, project_id).map(|_| ())).await?;
     let mut fields = body.fields().await?;
     let name = fields.required("name", line(NAME_BYTES_MAX));
     let name = fields.finish(name)?;
-    find(&app, |state| project(state, project_id).map(|_| ())).await?;
     let now = app.clock.now();
     let id = KeyId::new(now, &random::bytes());
     let key = format!("ck_{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()));

@@ -1,6 +1,7 @@
 //! Projects, the operator's to make and delete.
 
 use actix_web::HttpResponse;
+use actix_web::http::header::LOCATION;
 use actix_web::web::{Data, Path};
 use serde::Serialize;
 use shared::domain::project::Project;
@@ -53,7 +54,7 @@ pub(super) async fn create(_: Admin, app: Data<App>, body: Body) -> Result<HttpR
     app.view.execute(command, ADMIN, now).await?;
     let created = find(&app, |state| project(state, id).map(ProjectResource::from)).await?;
     Ok(HttpResponse::Created()
-        .insert_header(("location", format!("/v1/projects/{id}")))
+        .insert_header((LOCATION, format!("/v1/projects/{id}")))
         .json(created))
 }
 

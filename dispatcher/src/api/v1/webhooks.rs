@@ -145,9 +145,8 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
-    let patch = WebhookPatch::parse(body.fields().await?, &app.connectors)?;
-    // Nobody learns how names resolve here by patching what is not there.
     webhook(&app, project, id).await?;
+    let patch = WebhookPatch::parse(body.fields().await?, &app.connectors)?;
     if let Some(url) = &patch.url {
         check_endpoint(&app, url).await?;
     }

@@ -214,7 +214,10 @@ impl<'a> Item<'a> {
         let event_type = catalog::resolve(&fields.event)
             .ok_or_else(|| invalid("event", "is no event type of the catalog"))?;
         if catalog::is_reserved(&event_type) {
-            return Err(invalid("event", "is a type that only Carillon itself sends"));
+            return Err(invalid(
+                "event",
+                "is a type that only Carillon itself sends",
+            ));
         }
         let account = match fields.account_id {
             None => None,
@@ -267,7 +270,12 @@ impl ItemError {
 }
 
 fn is_identifier(text: &str) -> bool {
-    const { assert!(OUTSIDE_ID_BYTES_MAX == 512, "the texts above name the limit") };
+    const {
+        assert!(
+            OUTSIDE_ID_BYTES_MAX == 512,
+            "the texts above name the limit"
+        )
+    };
     !text.is_empty() && text.len() <= OUTSIDE_ID_BYTES_MAX
 }
 

@@ -48,7 +48,11 @@ fn built<R>(project: u8, body: &str, check: impl FnOnce(Results<'_>) -> R) -> R 
         count += 1;
         [count; 10]
     };
-    check(events(parse(body.as_bytes()).unwrap(), &request, &mut random))
+    check(events(
+        parse(body.as_bytes()).unwrap(),
+        &request,
+        &mut random,
+    ))
 }
 
 #[test]
@@ -68,7 +72,9 @@ fn an_item_becomes_an_event_whose_data_goes_out_as_it_came() {
         assert_eq!(event.published_at, NOW);
         assert_eq!(event.event_data.as_ref().unwrap().get(), r#"{ "a" : 1.0 }"#);
         assert!(event.raw_event.is_none());
-        let account = event.account.map(|(id, definition)| (id, definition.provider.as_str()));
+        let account = event
+            .account
+            .map(|(id, definition)| (id, definition.provider.as_str()));
         assert_eq!(account, Some((ACCOUNT.parse().unwrap(), "bamboohr")));
         assert_eq!(event.id.uuid().get_version_num(), 8);
     });
@@ -76,14 +82,18 @@ fn an_item_becomes_an_event_whose_data_goes_out_as_it_came() {
 
 #[test]
 fn the_least_item_is_an_event_of_now_with_a_random_id() {
-    built(1, r#"{"event":"ats_jobs.created","record_id":"1","data":null}"#, |events| {
-        let [Ok(event)] = events.as_slice() else {
-            panic!("{events:?}");
-        };
-        assert_eq!(event.occurred_at, NOW);
-        assert_eq!(event.id, EventId::new(NOW, &[1; 10]));
-        assert_eq!(event.event_data.as_ref().unwrap().get(), "null");
-    });
+    built(
+        1,
+        r#"{"event":"ats_jobs.created","record_id":"1","data":null}"#,
+        |events| {
+            let [Ok(event)] = events.as_slice() else {
+                panic!("{events:?}");
+            };
+            assert_eq!(event.occurred_at, NOW);
+            assert_eq!(event.id, EventId::new(NOW, &[1; 10]));
+            assert_eq!(event.event_data.as_ref().unwrap().get(), "null");
+        },
+    );
 }
 
 #[test]
@@ -182,19 +192,29 @@ fn what_is_no_request_is_refused_whole() {
         (b"[]", "no event"),
         (&[b'['; 500_000], "too deep"),
         (&b"[{\"data\":".repeat(200), "too deep"),
-        (&[b"[0".as_slice(), &b",0".repeat(1_000), b"]"].concat(), "more than 1000"),
+        (
+            &[b"[0".as_slice(), &b",0".repeat(1_000), b"]"].concat(),
+            "more than 1000",
+        ),
     ];
     for (body, expected) in cases {
         let error = parse(body).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    assert_eq!(parse(&[b"[0".as_slice(), &b",0".repeat(999), b"]"].concat()).unwrap().items.len(), 1_000);
+    assert_eq!(
+        parse(&[b"[0".as_slice(), &b",0".repeat(999), b"]"].concat())
+            .unwrap()
+            .items
+            .len(),
+        1_000
+    );
 }
 
 #[test]
 fn an_idempotency_key_counts_within_its_project_type_and_record() {
     let id = |project, event: &str, record: &str, key: &str| {
-        let body = format!(r#"{{"event":"{event}","record_id":"{record}","idempotency_key":"{key}"}}"#);
+        let body =
+            format!(r#"{{"event":"{event}","record_id":"{record}","idempotency_key":"{key}"}}"#);
         built(project, &body, |events| events[0].as_ref().unwrap().id)
     };
     let base = id(1, "ats_jobs.created", "1", "k");

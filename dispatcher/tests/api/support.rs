@@ -1,0 +1,388 @@
+//! A nats-server of the test's own, the API on it, and a small client.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use dispatcher::api;
+use dispatcher::app::App;
+use dispatcher::applied::Applied;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use shared::address_guard::AddressGuard;
+use shared::connector::Connectors;
+use shared::http_client::{GuardedClient, SystemResolver};
+use shared::nats::registry_view::RegistryView;
+use shared::nats::topology::{self, TopologySettings};
+use shared::nats::{self, Nats, NatsSettings};
+use shared::partition::PartitionCount;
+use shared::secret::{MasterKeys, Secret};
+use shared::time::{Clock, SystemClock};
+use tokio::sync::mpsc;
+
+pub(crate) const ADMIN: &str = "an-admin-token-of-tests";
+const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+/// Ample, even on a busy machine.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Stopped and its store removed when it is dropped.
+pub(crate) struct NatsServer {
+    child: Child,
+    folder: PathBuf,
+    url: String,
+}
+
+impl NatsServer {
+    pub(crate) async fn start() -> Self {
+        let unique = hex_of(&shared::random::bytes::<8>());
+        let folder = std::env::temp_dir().join(format!("carillon-api-{unique}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let child = Command::new(nats_server())
+            .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
+            .arg(&folder)
+            .arg("--ports_file_dir")
+            .arg(&folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Self {
+            child,
+            folder,
+            url: String::new(),
+        };
+        server.url = eventually(|| server.url_in_ports_file()).await;
+        server
+    }
+
+    fn url_in_ports_file(&self) -> Option<String> {
+        let ports = files(&self.folder).into_iter().find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "ports")
+        })?;
+        let ports: Value = serde_json::from_slice(&std::fs::read(ports).ok()?).ok()?;
+        Some(ports.pointer("/nats/0")?.as_str()?.to_owned())
+    }
+
+    /// Whether the text stands anywhere in what the server has stored.
+    pub(crate) fn has_stored(&self, text: &str) -> bool {
+        files(&self.folder).into_iter().any(|path| {
+            let stored = std::fs::read(path).unwrap_or_default();
+            stored
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        })
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+fn nats_server() -> OsString {
+    for variable in ["CARILLON_NATS_SERVER", "NATS_SERVER"] {
+        if let Some(path) = std::env::var_os(variable) {
+            return path;
+        }
+    }
+    // Finds the one on PATH or in .tools/, and else downloads it.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tools/nats-server");
+    let found = Command::new(script).output().unwrap();
+    assert!(
+        found.status.success(),
+        "{}",
+        String::from_utf8_lossy(&found.stderr)
+    );
+    String::from_utf8(found.stdout).unwrap().trim_end().into()
+}
+
+/// All files in the folder and below.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
+            Ok(_) | Err(_) => found.push(entry.path()),
+        }
+    }
+    found
+}
+
+/// Waits for a condition: the only place here that sleeps.
+pub(crate) async fn eventually<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, wait).await.unwrap()
+}
+
+/// Whether somebody plays the owners, and at once applies what the registry says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    Present,
+    Absent,
+}
+
+/// One replica's API.
+pub(crate) struct Api {
+    base: String,
+    client: Client,
+    handle: ServerHandle,
+    view: RegistryView,
+    nats: Nats,
+}
+
+/// A project with a key.
+pub(crate) struct Project {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) key_id: String,
+}
+
+impl Api {
+    pub(crate) async fn start(nats: &NatsServer) -> Self {
+        Self::with(nats, &[], Owners::Present).await
+    }
+
+    /// `allowed` are the networks that endpoints may lie in besides the public ones.
+    pub(crate) async fn with(server: &NatsServer, allowed: &[&str], owners: Owners) -> Self {
+        let settings = NatsSettings {
+            urls: vec![server.url.clone()],
+            ..NatsSettings::default()
+        };
+        let topology = TopologySettings {
+            replicas: 1,
+            partitions: PartitionCount::DEFAULT,
+        };
+        let client = nats::connect(&settings).await.unwrap();
+        let nats = topology::ensure(&client, &topology).await.unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let master_keys = MasterKeys::new(MASTER_KEY, &[]).unwrap();
+        let applied = Arc::new(Applied::new(nats.partitions));
+        let (follower, mut changes) = mpsc::unbounded_channel();
+        let view = RegistryView::start(
+            nats.clone(),
+            master_keys.clone(),
+            Arc::clone(&clock),
+            Some(follower),
+        );
+        let (partitions, marked) = (nats.partitions, Arc::clone(&applied));
+        actix_rt::spawn(async move {
+            while let Some(change) = changes.recv().await {
+                if owners == Owners::Present {
+                    marked.mark(partitions.of(change.project), change.sequence);
+                }
+            }
+        });
+        let guard = AddressGuard::new(allowed.iter().map(|net| net.parse().unwrap()).collect());
+        let resolver = Arc::new(SystemResolver);
+        let client = GuardedClient::new(Arc::new(guard), resolver, "Carillon/test").unwrap();
+        let app = App {
+            view: view.clone(),
+            nats: nats.clone(),
+            clock,
+            admin_token: Secret::new(ADMIN),
+            master_keys,
+            public_ingest_url: "https://in.example".to_owned(),
+            connectors: Arc::new(Connectors::embedded().unwrap()),
+            client,
+            applied,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = api::serve(listener, Arc::new(app)).unwrap();
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        eventually(|| view.is_current().then_some(())).await;
+        Self {
+            base,
+            client: Client::builder().no_proxy().build().unwrap(),
+            handle,
+            view,
+            nats,
+        }
+    }
+
+    pub(crate) fn view(&self) -> &RegistryView {
+        &self.view
+    }
+
+    pub(crate) fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
+    pub(crate) fn call(&self, method: Method, path: &str) -> Call {
+        Call(self.client.request(method, format!("{}{path}", self.base)))
+    }
+
+    pub(crate) async fn get(&self, key: &str, path: &str) -> Answer {
+        self.call(Method::GET, path).by(key).send().await
+    }
+
+    pub(crate) async fn post(&self, key: &str, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path)
+            .by(key)
+            .json(&body)
+            .send()
+            .await
+    }
+
+    pub(crate) async fn patch(&self, key: &str, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path)
+            .by(key)
+            .json(&body)
+            .send()
+            .await
+    }
+
+    pub(crate) async fn delete(&self, key: &str, path: &str) -> Answer {
+        self.call(Method::DELETE, path).by(key).send().await
+    }
+
+    pub(crate) async fn project(&self, name: &str) -> Project {
+        let created = self
+            .post(ADMIN, "/v1/projects", json!({ "name": name }))
+            .await;
+        let id = created.expect(201).text("/id");
+        let path = format!("/v1/projects/{id}/api_keys");
+        let key = self
+            .post(ADMIN, &path, json!({ "name": "first" }))
+            .await
+            .expect(201);
+        Project {
+            id,
+            key: key.text("/key"),
+            key_id: key.text("/id"),
+        }
+    }
+
+    /// Follows `next` to the end.
+    pub(crate) async fn all_pages(&self, key: &str, path: &str, limit: usize) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut query = format!("?limit={limit}");
+        loop {
+            let page = self.get(key, &format!("{path}{query}")).await.expect(200);
+            let on_page = page.body["items"].as_array().unwrap().clone();
+            assert!(on_page.len() <= limit);
+            items.extend(on_page);
+            match page.body["next"].as_str() {
+                Some(next) => query = format!("?limit={limit}&cursor={next}"),
+                None => return items,
+            }
+        }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+    }
+}
+
+/// A request that is being put together.
+pub(crate) struct Call(reqwest::RequestBuilder);
+
+impl Call {
+    pub(crate) fn by(self, key: &str) -> Self {
+        Self(self.0.bearer_auth(key))
+    }
+
+    pub(crate) fn basic(self, user: &str) -> Self {
+        Self(self.0.basic_auth(user, Some("anything")))
+    }
+
+    pub(crate) fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        Self(self.0.json(body))
+    }
+
+    pub(crate) fn raw(self, body: impl Into<reqwest::Body>) -> Self {
+        Self(self.0.body(body))
+    }
+
+    pub(crate) async fn send(self) -> Answer {
+        let response = self.0.timeout(WITHIN).send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Answer {
+            status,
+            headers,
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            raw: text,
+        }
+    }
+}
+
+/// What came back; `body` is null where it was no JSON.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) raw: String,
+}
+
+impl Answer {
+    /// Every error is a problem with its own status in it, and nothing may be cached.
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.raw);
+        if status >= 400 {
+            assert_eq!(self.header("content-type"), "application/problem+json");
+            assert_eq!(self.body["status"], status);
+            assert!(self.body["code"].is_string(), "{}", self.raw);
+        }
+        self
+    }
+
+    /// A 422 whose faults have these places.
+    pub(crate) fn expect_invalid(self, pointers: &[&str]) -> Self {
+        let answer = self.expect(422);
+        let errors = answer.body["errors"].as_array().unwrap();
+        let seen: Vec<_> = errors
+            .iter()
+            .map(|error| error["pointer"].as_str().unwrap())
+            .collect();
+        assert_eq!(seen, pointers, "{}", answer.raw);
+        answer
+    }
+
+    pub(crate) fn text(&self, pointer: &str) -> String {
+        let value = self.body.pointer(pointer).and_then(Value::as_str);
+        value
+            .unwrap_or_else(|| panic!("{pointer} in {}", self.raw))
+            .to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .unwrap_or_else(|| panic!("no {name}"))
+            .to_str()
+            .unwrap()
+    }
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

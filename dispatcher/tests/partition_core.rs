@@ -1,0 +1,267 @@
+//! A partition's classification: by the configuration that held at each position, once, and with
+//! offers that leave no gap.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dispatcher::core::fold::PartitionFold;
+use dispatcher::core::partition::{Gap, Partition, Stretch};
+use shared::domain::event::{Event, EventType, Source};
+use shared::domain::filter::Selection;
+use shared::domain::journal::{JournalEntry, Pack, SkipReason};
+use shared::domain::policy::Policy;
+use shared::domain::webhook::{
+    Dialect, Endpoint, Status, Webhook, WebhookDefinition, WebhookVersion,
+};
+use shared::ids::*;
+use shared::secret::new_signing_secret;
+use shared::signing::{Signer, Signers};
+use shared::time::Timestamp;
+
+const PROJECT: ProjectId = ProjectId::from_bytes([1; 16]);
+const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
+
+fn selection(pattern: &str) -> Selection {
+    let json = format!("[{pattern:?}]");
+    Selection::new(serde_json::from_str(&json).unwrap()).unwrap()
+}
+
+fn version(registry: u64, pattern: &str, status: Option<Status>) -> WebhookVersion {
+    WebhookVersion {
+        registry_sequence: Sequence(registry),
+        at: Timestamp::from_millis(0),
+        selection: Arc::new(selection(pattern)),
+        status,
+    }
+}
+
+fn webhook(from: u64, versions: Vec<WebhookVersion>) -> Webhook {
+    let signer = Signer::new(&new_signing_secret(&[1; 32])).unwrap();
+    Webhook {
+        id: WEBHOOK,
+        project: PROJECT,
+        definition: WebhookDefinition {
+            dialect: Dialect::Stackone,
+            sealed_endpoint: Vec::new(),
+            selection: selection("*"),
+            description: None,
+            verification_required: false,
+            policy: Policy::default(),
+            status: Status::Enabled,
+            status_reason: None,
+            active_secret: SecretId::from_bytes([6; 16]),
+            previous_secret: None,
+        },
+        endpoint: Endpoint {
+            url: serde_json::from_str("\"https://example.com/\"").unwrap(),
+            headers: Vec::new(),
+        },
+        secrets: Vec::new(),
+        signers: Arc::new(Signers {
+            active: signer,
+            previous: None,
+        }),
+        created_at: Timestamp::from_millis(0),
+        updated_at: Timestamp::from_millis(0),
+        sequence: versions.last().unwrap().registry_sequence,
+        from: Position {
+            generation: 1,
+            sequence: Sequence(from),
+        },
+        deleted: versions.last().unwrap().status.is_none(),
+        versions,
+    }
+}
+
+fn event(sequence: u64, event_type: &str) -> (Sequence, Arc<Event>) {
+    let event = Event {
+        id: EventId::from_bytes(u128::from(sequence).to_be_bytes()),
+        project: PROJECT,
+        event_type: EventType::parse(event_type).unwrap(),
+        source: Source::FirstParty,
+        account: None,
+        provider: None,
+        record_id: "1".into(),
+        occurred_at: Timestamp::from_millis(0),
+        published_at: Timestamp::from_millis(0),
+        lane: LaneHash(1),
+        registry_sequence: None,
+        body: Bytes::new(),
+    };
+    (Sequence(sequence), Arc::new(event))
+}
+
+fn employees(after: u64, through: u64) -> Stretch {
+    Stretch {
+        after: Sequence(after),
+        through: Sequence(through),
+        events: (after + 1..=through)
+            .map(|sequence| event(sequence, "hris_employees.created"))
+            .collect(),
+    }
+}
+
+/// Sequences offered to the one webhook, with their skip reason.
+fn take(partition: &mut Partition, stretch: &Stretch) -> Vec<(u64, Option<SkipReason>)> {
+    let mut offers = partition.take(stretch).unwrap();
+    let Some((offer, events)) = offers.remove(&WEBHOOK) else {
+        return Vec::new();
+    };
+    assert!(offers.is_empty());
+    assert_eq!(offer.matches.len(), events.len());
+    let matches = offer.matches.iter();
+    matches
+        .map(|owed| (owed.sequence.0, owed.skipped))
+        .collect()
+}
+
+fn partition() -> Partition {
+    Partition::new(1, &PartitionFold::default())
+}
+
+fn froms(entries: &[JournalEntry]) -> Vec<(u64, u64)> {
+    let from = |entry: &JournalEntry| match entry {
+        JournalEntry::ConfigApplied {
+            registry_sequence,
+            from,
+            ..
+        } => (registry_sequence.0, from.sequence.0),
+        other => panic!("{other:?}"),
+    };
+    entries.iter().map(from).collect()
+}
+
+#[test]
+fn a_new_configuration_holds_from_the_next_position_on() {
+    let mut partition = partition();
+    let created = vec![version(10, "hris_employees.*", Some(Status::Enabled))];
+    let configured = partition.configure(&webhook(1, created.clone())).unwrap();
+    assert_eq!(froms(&configured.entries), [(10, 1)]);
+    assert_eq!(
+        take(&mut partition, &employees(0, 2)),
+        [(1, None), (2, None)]
+    );
+
+    let disabled = version(11, "hris_employees.*", Some(Status::Disabled));
+    let versions = [created.clone(), vec![disabled]].concat();
+    let configured = partition.configure(&webhook(1, versions.clone())).unwrap();
+    assert_eq!(froms(&configured.entries), [(11, 3)]);
+    assert!(
+        partition.configure(&webhook(1, versions)).is_none(),
+        "no news"
+    );
+    let skipped = Some(SkipReason::Disabled);
+    assert_eq!(take(&mut partition, &employees(2, 3)), [(3, skipped)]);
+}
+
+#[test]
+fn creation_alone_reaches_back_and_later_versions_do_not() {
+    let mut partition = partition();
+    take(&mut partition, &employees(0, 5));
+    let versions = vec![
+        version(10, "hris_employees.*", Some(Status::Enabled)),
+        version(11, "ats_jobs.*", Some(Status::Enabled)),
+    ];
+    let configured = partition.configure(&webhook(3, versions)).unwrap();
+    assert_eq!(froms(&configured.entries), [(10, 3), (11, 6)]);
+    assert_eq!(configured.starts_after, Some(Sequence(2)));
+    assert_eq!(take(&mut partition, &employees(5, 6)), []);
+}
+
+#[test]
+fn a_stretch_with_a_gap_is_refused_and_an_overlap_gives_the_rest() {
+    let mut partition = partition();
+    let created = vec![version(10, "*", Some(Status::Enabled))];
+    partition.configure(&webhook(1, created));
+    take(&mut partition, &employees(0, 2));
+    let gap = partition.take(&employees(4, 5)).unwrap_err();
+    assert_eq!(
+        gap,
+        Gap {
+            scanned: Sequence(2)
+        }
+    );
+    assert_eq!(take(&mut partition, &employees(0, 3)), [(3, None)]);
+    assert_eq!(take(&mut partition, &employees(1, 3)), []);
+}
+
+#[test]
+fn offers_join_without_a_gap_across_stretches_that_hold_nothing_wanted() {
+    let mut partition = partition();
+    let created = vec![version(10, "ats_jobs.*", Some(Status::Enabled))];
+    partition.configure(&webhook(1, created));
+    let jobs = |after, through| Stretch {
+        events: vec![event(through, "ats_jobs.created")],
+        ..employees(after, through)
+    };
+    let offered = |partition: &mut Partition, stretch: &Stretch| {
+        let offers = partition.take(stretch).unwrap();
+        offers
+            .get(&WEBHOOK)
+            .map(|(offer, _)| (offer.after.0, offer.through.0))
+    };
+    assert_eq!(offered(&mut partition, &jobs(0, 2)), Some((0, 2)));
+    assert_eq!(offered(&mut partition, &employees(2, 7)), None);
+    assert_eq!(offered(&mut partition, &jobs(7, 9)), Some((2, 9)));
+}
+
+#[test]
+fn a_takeover_classifies_as_the_log_says_and_news_start_after_it() {
+    let mut fold = PartitionFold::default();
+    let config = |registry: u64, from: u64| JournalEntry::ConfigApplied {
+        webhook: WEBHOOK,
+        registry_sequence: Sequence(registry),
+        from: Position {
+            generation: 1,
+            sequence: Sequence(from),
+        },
+    };
+    fold.apply(
+        Sequence(1),
+        &Pack {
+            epoch: Epoch(1),
+            number: 1,
+            at: Timestamp::from_millis(0),
+            classified: Position {
+                generation: 1,
+                sequence: Sequence(8),
+            },
+            classified_event: None,
+            entries: vec![config(10, 3), config(11, 6)],
+        },
+    );
+    let versions = vec![
+        version(10, "hris_employees.*", Some(Status::Enabled)),
+        version(11, "ats_jobs.*", Some(Status::Enabled)),
+        version(12, "hris_employees.*", Some(Status::Enabled)),
+    ];
+    let webhook = webhook(3, versions);
+    let mut partition = Partition::new(1, &fold);
+    partition.restore(&webhook, &fold.webhooks[&WEBHOOK].configs);
+    assert_eq!(partition.earliest_start(), Some(Sequence(2)));
+    partition.start_scan(Sequence(2));
+    let configured = partition.configure(&webhook).unwrap();
+    assert_eq!(froms(&configured.entries), [(12, 9)]);
+    assert_eq!(configured.starts_after, None);
+    let offered = take(&mut partition, &employees(2, 10));
+    assert_eq!(
+        offered,
+        [(3, None), (4, None), (5, None), (9, None), (10, None)]
+    );
+    assert_eq!(partition.classified().position.sequence, Sequence(10));
+}
+
+#[test]
+fn a_deleted_webhook_is_owed_nothing_more() {
+    let mut partition = partition();
+    let created = vec![version(10, "*", Some(Status::Enabled))];
+    partition.configure(&webhook(1, created.clone()));
+    take(&mut partition, &employees(0, 1));
+    let versions = [created, vec![version(11, "*", None)]].concat();
+    let configured = partition.configure(&webhook(1, versions.clone())).unwrap();
+    assert!(configured.deleted);
+    assert_eq!(take(&mut partition, &employees(1, 2)), []);
+    partition.remove(PROJECT, WEBHOOK);
+    assert_eq!(take(&mut partition, &employees(2, 3)), []);
+    assert!(partition.configure(&webhook(1, versions)).is_none());
+}

@@ -1,0 +1,17 @@
+//! The whole system as its users meet it: built binaries, a real nats-server, real HTTP.
+//!
+//! One test binary. Each test starts what it needs on ports and in folders of its own. Nothing
+//! sleeps to wait: that something does not happen is shown by something later that does.
+#![expect(clippy::unwrap_used, reason = "what helps a test fails as the test does")]
+
+mod accounts;
+mod callbacks;
+mod crash;
+mod demo;
+mod nats_outage;
+mod registry;
+mod retries;
+mod samples;
+mod shutdown;
+mod ssrf;
+mod stage;
