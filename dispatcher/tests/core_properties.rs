@@ -1,5 +1,11 @@
 //! Properties of the pure core, over random schedules: order in a lane, nothing lost, the ledger
 //! balances, and folding the journal gives back the state.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail loudly"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,5 +1,10 @@
 //! A partition's classification: by the configuration that held at each position, once, and with
 //! offers that leave no gap.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers may fail loudly"
+)]
 
 use std::sync::Arc;
 

@@ -1,5 +1,12 @@
 //! The management API over HTTP, in process, on a real nats-server.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what helps a test fails as the test does"
+)]
+
 mod access;
 mod accounts;
 mod endpoints;

@@ -98,7 +98,8 @@ async fn an_unknown_account_and_a_wrong_key_are_not_found_alike() {
     let url = bamboohr_url(&stage.tenant).await;
     let (before_key, key) = url.rsplit_once('/').unwrap();
     let (before_account, account) = before_key.rsplit_once('/').unwrap();
-    let (_, other_key) = greenhouse(&stage.tenant).await;
+    let (others_url, _) = greenhouse(&stage.tenant).await;
+    let (_, others_key) = others_url.rsplit_once('/').unwrap();
     let flipped = |text: &str| {
         let last = if text.ends_with('a') { 'b' } else { 'a' };
         format!("{}{last}", text.strip_suffix(|_: char| true).unwrap())
@@ -110,7 +111,7 @@ async fn an_unknown_account_and_a_wrong_key_are_not_found_alike() {
         ("no account", format!("{before_account}/nobody/{key}")),
         ("wrong key", format!("{before_account}/{account}/{}", flipped(key))),
         ("short key", format!("{before_account}/{account}/x")),
-        ("another account's secret", format!("{before_account}/{account}/{other_key}")),
+        ("another account's key", format!("{before_account}/{account}/{others_key}")),
     ] {
         let reply = client.callback(&url, &callback).await.unwrap();
         assert_eq!(reply.status, 404, "{what}: {reply}");

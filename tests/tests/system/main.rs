@@ -2,7 +2,11 @@
 //!
 //! One test binary. Each test starts what it needs on ports and in folders of its own. Nothing
 //! sleeps to wait: that something does not happen is shown by something later that does.
-#![expect(clippy::unwrap_used, reason = "what helps a test fails as the test does")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what helps a test fails as the test does"
+)]
 
 mod accounts;
 mod callbacks;

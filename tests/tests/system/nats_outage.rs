@@ -70,11 +70,13 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
     assert!(matches!(reply.status, 202 | 503), "{reply}");
     note(&mut accepted, &in_the_middle, &reply);
 
+    // While it is away nothing is promised. What is sent now is what was sent last, for its fate
+    // is as unknown, and a later event of the same record may not overtake it.
     let body = providers::bamboohr_employee_updated("1", "Tefi", "2026-02-02T08:00:00+0000");
     let callback = providers::bamboohr("key", body, "1770019203");
     let url = text(&account, "/ingest/url").unwrap();
     for reply in [
-        client.post_events(&batch(BATCHES).as_slice().into()).await.unwrap(),
+        client.post_events(&events).await.unwrap(),
         client.callback(&url, &callback).await.unwrap(),
     ] {
         assert_eq!(reply.status, 503, "{reply}");
@@ -83,10 +85,10 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
     }
 
     stage.cluster.nats.restart().await.unwrap();
-    for number in BATCHES / 2..=BATCHES {
+    for number in BATCHES / 2..BATCHES {
         post_until_accepted(&client, &batch(number), &mut accepted).await;
     }
-    assert_eq!(accepted.len(), (BATCHES + 1) * BATCH);
+    assert_eq!(accepted.len(), BATCHES * BATCH);
     stage.settled(&accepted).await;
     // The provider tries again as well, and is served.
     eventually("the callback accepted", IN_A_WHILE, async || {

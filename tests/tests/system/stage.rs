@@ -15,10 +15,11 @@ pub(crate) const IN_A_WHILE: Duration = Duration::from_secs(90);
 
 pub(crate) const HOOK: &str = "/hook";
 
+/// The cluster goes before the receiver, so that it never meets a closed port.
 pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
     pub(crate) receiver: Receiver,
     pub(crate) tenant: Tenant,
-    pub(crate) cluster: Cluster,
 }
 
 impl Stage {
