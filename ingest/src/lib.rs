@@ -37,7 +37,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a connection that is being closed may take to say what is left.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// Longer than any request lasts, and short of the 30 s that a stopping process has.
+/// Short of the 30 s that a stopping process has. Requests take as long only when both their body
+/// and JetStream are slow; one that is cut off is not answered, which promises nothing.
 const DRAIN_SECONDS: u64 = 25;
 /// Between questions to a JetStream that does not answer yet.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@
 //! within [`EVENT_WITHIN`] of [`BEGUN_WITHIN`], whatever JetStream does. Each event is published
 //! at once, by an append of its own (rule 3): atomic batches only pay on servers that sync always.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -58,13 +58,17 @@ pub(crate) async fn publish(
         nats,
         events,
         begun_at: app.clock.elapsed(),
-        halted: Cell::new(false),
+        halted: OnceCell::new(),
     };
     let outcomes: Vec<_> = stream::iter(&plan.lanes)
         .map(|lane| request.publish_lane(lane))
         .buffer_unordered(LANES_IN_FLIGHT_MAX)
         .collect()
         .await;
+    if let Some(reason) = request.halted.get() {
+        let project = events.first().map(|event| event.project);
+        tracing::warn!(project.id = ?project, error = reason, "events are not known to be stored");
+    }
     let mut by_place = vec![Err(PublishError::Unavailable); events.len()];
     for (place, outcome) in outcomes.into_iter().flatten() {
         if let Some(slot) = by_place.get_mut(place) {
@@ -85,9 +89,9 @@ struct Request<'a> {
     nats: &'a Nats,
     events: &'a [&'a UnrenderedEvent<'a>],
     begun_at: Duration,
-    /// One event could not be stored: no other is begun. What fails now fails for all, and
-    /// waiting for each in turn would take as many times as long.
-    halted: Cell<bool>,
+    /// Why one event could not be stored. No other is begun then: what fails now fails for all,
+    /// and waiting for each in turn would take as many times as long.
+    halted: OnceCell<String>,
 }
 
 impl Request<'_> {
@@ -100,9 +104,7 @@ impl Request<'_> {
             };
             let outcome = self.publish_one(event).await;
             outcomes.push((place, outcome));
-            if let Err(error) = outcome {
-                let halts = error == PublishError::Unavailable;
-                self.halted.set(self.halted.get() || halts);
+            if outcome.is_err() {
                 break;
             }
         }
@@ -111,14 +113,14 @@ impl Request<'_> {
 
     fn may_begin(&self) -> bool {
         let elapsed = self.app.clock.elapsed().saturating_sub(self.begun_at);
-        !self.halted.get() && elapsed < BEGUN_WITHIN
+        self.halted.get().is_none() && elapsed < BEGUN_WITHIN
     }
 
     async fn publish_one(&self, event: &UnrenderedEvent<'_>) -> Result<Stored, PublishError> {
         let metrics = &self.app.metrics;
         let started = self.app.clock.elapsed();
         let outcome = tokio::time::timeout(EVENT_WITHIN, self.append(event)).await;
-        let outcome = outcome.unwrap_or(Err(PublishError::Unavailable));
+        let outcome = outcome.unwrap_or_else(|_| self.halt("not within the time there is".into()));
         let took = self.app.clock.elapsed().saturating_sub(started);
         match outcome {
             Ok(stored) => {
@@ -138,11 +140,13 @@ impl Request<'_> {
         // What is published while disconnected waits in the client and goes out later; nobody
         // would be there to hear of it.
         if !self.nats.is_connected() {
-            return Err(PublishError::Unavailable);
+            return self.halt("not connected to NATS".into());
         }
         let permits = permits(event.message_bytes_bound());
         let room = self.app.message_room.acquire_many(permits).await;
-        let _room = room.map_err(|_| PublishError::Unavailable)?;
+        let Ok(_room) = room else {
+            return self.halt("the process is ending".into());
+        };
         let partition = self.nats.partitions.of(event.project);
         let message = NewMessage {
             subject: subjects::event(partition, event.project, &event.event_type),
@@ -164,16 +168,13 @@ impl Request<'_> {
         // Under the same message id: `duplicate` now says that the first try was stored after all.
         match self.nats.append(message).await {
             Ok(_) => Ok(Stored::New),
-            Err(error) => {
-                tracing::warn!(
-                    project.id = %event.project,
-                    event.id = %event.id,
-                    %error,
-                    "event is not known to be stored"
-                );
-                Err(PublishError::Unavailable)
-            }
+            Err(error) => self.halt(error.to_string()),
         }
+    }
+
+    fn halt(&self, reason: String) -> Result<Stored, PublishError> {
+        self.halted.get_or_init(|| reason);
+        Err(PublishError::Unavailable)
     }
 }
 

@@ -1,5 +1,11 @@
 //! Structure as tests: what the pure folders never name, what is named in one place only, and
 //! how large a file may grow.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "what helps a test fails as the test does"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -16,7 +16,7 @@ use crate::memory::{Budget, Reservation};
 
 /// The longest that a body may take. Senders have proved themselves before it is read, so this
 /// bounds slow ones, not attackers.
-const BODY_WITHIN: Duration = Duration::from_secs(20);
+const BODY_WITHIN: Duration = Duration::from_secs(15);
 /// Compressed bytes that are fed to the decompressor at once. It gives out all that they expand
 /// to, up to 1,032 times as much, before anybody can say stop; and so few it decodes in place,
 /// without a thread of its own.
@@ -30,8 +30,9 @@ pub(super) async fn read(
     bytes_max: usize,
     budget: &Budget,
 ) -> Result<(Vec<u8>, Reservation), IngestError> {
-    // The decompressed body is rarely smaller, and a larger one need not be awaited.
-    if declared_bytes(request).is_some_and(|declared| declared > bytes_max) {
+    // What says that it is too large need not be awaited. A compressed body speaks of itself only.
+    let declared = declared_bytes(request).filter(|_| !is_encoded(request));
+    if declared.is_some_and(|declared| declared > bytes_max) {
         return Err(too_large(bytes_max));
     }
     let collected = collect(request, payload, bytes_max, budget);
@@ -46,7 +47,7 @@ async fn collect(
     bytes_max: usize,
     budget: &Budget,
 ) -> Result<(Vec<u8>, Reservation), IngestError> {
-    let pieces = match request.headers().contains_key(CONTENT_ENCODING) {
+    let pieces = match is_encoded(request) {
         true => in_pieces(payload).left_stream(),
         false => payload.right_stream(),
     };
@@ -79,6 +80,10 @@ fn in_pieces(payload: web::Payload) -> impl Stream<Item = Result<Bytes, PayloadE
         let pieces = pieces.skip(1).map(|(piece, _)| Ok(piece));
         stream::iter(pieces.chain(error))
     })
+}
+
+fn is_encoded(request: &HttpRequest) -> bool {
+    request.headers().contains_key(CONTENT_ENCODING)
 }
 
 fn declared_bytes(request: &HttpRequest) -> Option<usize> {
