@@ -31,7 +31,8 @@ fn main() -> anyhow::Result<()> {
             tracing::info!("stopping");
         };
         let resolver = dispatcher::system_resolver();
-        dispatcher::run(settings, listeners, resolver, requested).await
+        // Boxed: the whole service is one future of many kilobytes.
+        Box::pin(dispatcher::run(settings, listeners, resolver, requested)).await
     })?;
     Ok(())
 }

@@ -65,9 +65,9 @@ pub(crate) async fn publish(
         .buffer_unordered(LANES_IN_FLIGHT_MAX)
         .collect()
         .await;
-    if let Some(reason) = request.halted.get() {
-        let project = events.first().map(|event| event.project);
-        tracing::warn!(project.id = ?project, error = reason, "events are not known to be stored");
+    if let (Some(reason), Some(first)) = (request.halted.get(), events.first()) {
+        let project = first.project;
+        tracing::warn!(project.id = %project, error = reason, "events are not known to be stored");
     }
     let mut by_place = vec![Err(PublishError::Unavailable); events.len()];
     for (place, outcome) in outcomes.into_iter().flatten() {

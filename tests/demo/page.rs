@@ -1,6 +1,6 @@
 //! How it looks: aligned text, in colour on a terminal that wants it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use support::cluster::Cluster;
@@ -59,14 +59,18 @@ impl Page {
     }
 
     pub(crate) fn line(&self, before: &str, text: &str) {
-        println!("{before}{text}");
+        put(&format!("{before}{text}"));
+    }
+
+    fn headline(&self, text: &str) {
+        put(&format!("\n{}", self.ink(Ink::Title, text)));
     }
 
     /// `   label      value`, the value in as many lines as it takes.
     fn entry(&self, label: &str, value: &str, ink: Ink) {
         let mut label = self.ink(Ink::Label, &format!("{label:<11}"));
         for line in wrapped(value, WIDTH) {
-            println!("   {label} {}", self.ink(ink, &line));
+            put(&format!("   {label} {}", self.ink(ink, &line)));
             label = " ".repeat(11);
         }
     }
@@ -77,7 +81,7 @@ impl Page {
 
     pub(crate) fn scene(&self, scene: &Scene) {
         let cluster = &scene.cluster;
-        println!("\n{}", self.ink(Ink::Title, "On stage"));
+        self.headline("On stage");
         let entry = |label, value: &str| self.entry(label, value, Ink::Plain);
         let store = cluster.nats.store_dir();
         entry(
@@ -101,12 +105,14 @@ impl Page {
     }
 
     pub(crate) fn title(&self, number: usize, title: &str) {
-        println!("\n{}", self.ink(Ink::Title, &format!("{number}  {title}")));
+        self.headline(&format!("{number}  {title}"));
     }
 
     pub(crate) fn came_in(&self, act: &Act, status: u16) {
         let path = act.url.splitn(4, '/').nth(3).unwrap_or_default();
-        self.entry("came in", &format!("POST /{path}"), Ink::Plain);
+        // In one line, so that it can be copied.
+        let label = self.ink(Ink::Label, &format!("{:<11}", "came in"));
+        put(&format!("   {label} POST /{path}"));
         for (name, value) in &act.callback.headers {
             self.header(name, value);
         }
@@ -123,10 +129,9 @@ impl Page {
         let entry = |label, value: &str| self.entry(label, value, Ink::Plain);
         entry("stored", &format!("EVENTS #{sequence}  {subject}"));
         entry("", &format!("{}  {}", event.id, event.event_type));
-        entry(
-            "",
-            &format!("record {}  source {:?}", event.record_id, event.source),
-        );
+        let source = serde_json::to_value(event.source).unwrap_or_default();
+        let source = source.as_str().unwrap_or_default();
+        entry("", &format!("record {}  source {source}", event.record_id));
     }
 
     pub(crate) fn delivered(&self, delivery: &Delivery, after: Duration) {
@@ -190,7 +195,7 @@ impl Page {
             .iter()
             .map(|(account, delivery)| format!("{} ({})", account.provider, word(delivery)))
             .collect();
-        println!("\n{}", self.ink(Ink::Title, "Also delivered"));
+        self.headline("Also delivered");
         self.entry(
             "",
             &format!("account.created for {}", names.join(" and ")),
@@ -199,7 +204,7 @@ impl Page {
     }
 
     pub(crate) fn verdict(&self, text: &str) {
-        println!("\n{}", self.ink(Ink::Good, text));
+        put(&format!("\n{}", self.ink(Ink::Good, text)));
     }
 
     /// Something that arrived after the show.
@@ -258,12 +263,12 @@ impl Page {
                 ),
             ),
         ];
-        println!(
-            "\n{}",
-            self.ink(Ink::Title, "Try next (Ctrl-C ends everything)")
-        );
+        self.headline("Try next (Ctrl-C ends everything)");
         for (what, command) in commands {
-            println!("   {}\n   {command}\n", self.ink(Ink::Label, what));
+            put(&format!(
+                "   {}\n   {command}\n",
+                self.ink(Ink::Label, what)
+            ));
         }
     }
 
@@ -294,13 +299,23 @@ fn word(delivery: &Delivery) -> &'static str {
     }
 }
 
-/// Lines of at most `width` characters, further ones indented.
+/// Whoever closes the pipe early has seen enough; what is shown goes on and ends as always.
+fn put(text: &str) {
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
+/// Lines of at most `width` characters, broken after a comma where there is one.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
     let mut rest = characters.as_slice();
     let mut lines = Vec::new();
-    while rest.len() > width {
-        let (line, more) = rest.split_at(width);
+    while let Some(line) = rest.get(..width).filter(|_| rest.len() > width) {
+        let gap = line.iter().rposition(|character| *character == ',');
+        // A gap near the start would leave next to nothing in the line.
+        let end = gap
+            .filter(|gap| *gap > width / 2)
+            .map_or(width, |gap| gap + 1);
+        let (line, more) = rest.split_at(end);
         lines.push(line.iter().collect());
         rest = more;
     }

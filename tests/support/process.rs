@@ -174,12 +174,16 @@ fn signal(name: &str, process: u32) -> Result<()> {
 pub fn runs(process: u32) -> bool {
     if !Path::new("/proc/self/stat").exists() {
         let mut command = Command::new("sh");
-        command.args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh"]).arg(process.to_string());
+        command
+            .args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh"])
+            .arg(process.to_string());
         return command.status().is_ok_and(|status| status.success());
     }
     // `pid (name) state …`; the name may hold anything.
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 

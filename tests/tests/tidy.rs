@@ -53,8 +53,10 @@ fn workspace() -> &'static Path {
 fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     let packages = ["shared", "ingest", "dispatcher", "tests"];
-    let mut folders: Vec<PathBuf> =
-        packages.iter().map(|package| workspace().join(package)).collect();
+    let mut folders: Vec<PathBuf> = packages
+        .iter()
+        .map(|package| workspace().join(package))
+        .collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
@@ -65,12 +67,19 @@ fn sources() -> Vec<Source> {
                 let path_text = relative.replace('\\', "/");
                 if path_text != SELF {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    sources.push(Source { path: path_text, text });
+                    sources.push(Source {
+                        path: path_text,
+                        text,
+                    });
                 }
             }
         }
     }
-    assert!(sources.len() > 20, "only {} files were found", sources.len());
+    assert!(
+        sources.len() > 20,
+        "only {} files were found",
+        sources.len()
+    );
     sources
 }
 
@@ -142,19 +151,31 @@ fn pure_folders_name_nothing_impure() {
     }
     let words: Vec<_> = IMPURE.into_iter().chain([OWN_RANDOMNESS]).collect();
     let pure = |path: &str| PURE.iter().any(|folder| path.starts_with(folder));
-    check(&words, pure, "the pure core takes time and randomness as arguments, and does no I/O");
+    check(
+        &words,
+        pure,
+        "the pure core takes time and randomness as arguments, and does no I/O",
+    );
 }
 
 #[test]
 fn bytes_are_known_to_the_codec_alone() {
     let elsewhere = |path: &str| !path.starts_with("shared/src/codec/");
-    check(&["bincode"], elsewhere, "only shared/src/codec names bincode");
+    check(
+        &["bincode"],
+        elsewhere,
+        "only shared/src/codec names bincode",
+    );
 }
 
 #[test]
 fn actors_are_known_to_their_folder_alone() {
     let elsewhere = |path: &str| !path.starts_with("dispatcher/src/actors/");
-    check(&["actix::"], elsewhere, "only dispatcher/src/actors names actix");
+    check(
+        &["actix::"],
+        elsewhere,
+        "only dispatcher/src/actors names actix",
+    );
 }
 
 #[test]
@@ -162,7 +183,11 @@ fn nats_is_spoken_in_one_place() {
     let elsewhere = |path: &str| {
         !path.starts_with("shared/src/nats/") && !path.split('/').any(|part| part == "tests")
     };
-    check(&["async_nats"], elsewhere, "only shared/src/nats and tests name async_nats");
+    check(
+        &["async_nats"],
+        elsewhere,
+        "only shared/src/nats and tests name async_nats",
+    );
 }
 
 #[test]
@@ -170,7 +195,11 @@ fn files_are_named_for_what_they_hold() {
     let nameless: Vec<_> = sources()
         .into_iter()
         .map(|source| source.path)
-        .filter(|path| NAMELESS_FILES.iter().any(|name| path.rsplit('/').next() == Some(name)))
+        .filter(|path| {
+            NAMELESS_FILES
+                .iter()
+                .any(|name| path.rsplit('/').next() == Some(name))
+        })
         .collect();
     assert!(nameless.is_empty(), "{nameless:?}");
 }
@@ -204,11 +233,18 @@ fn shared_without_features_has_no_runtime() {
         .current_dir(workspace())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let tree = String::from_utf8(output.stdout).unwrap();
     assert!(tree.starts_with("shared v"), "{tree}");
     for line in tree.lines() {
         let package = line.split(' ').next().unwrap_or_default();
-        assert!(!["tokio", "actix-web", "async-nats", "reqwest"].contains(&package), "{line}");
+        assert!(
+            !["tokio", "actix-web", "async-nats", "reqwest"].contains(&package),
+            "{line}"
+        );
     }
 }

@@ -172,14 +172,19 @@ async fn what_one_replica_made_another_knows_at_once() {
 }
 
 #[actix_web::test]
-async fn a_look_for_something_unknown_does_not_hide_what_is_made_next() {
+async fn what_a_lagging_replica_does_not_know_yet_it_finds_out() {
     let nats = NatsServer::start().await;
-    let (api, replica) = (Api::start(&nats).await, Api::start(&nats).await);
+    let (api, late) = (Api::start(&nats).await, Api::lagging(&nats).await);
     for round in 0..5 {
-        // The replica has just asked the leader, and asks again for the new key all the same.
-        replica.get("ck_unknown", "/v1/webhooks").await.expect(401);
+        // That it has just looked for something else must not hide what was made since.
+        let unknown = late.get("ck_unknown", "/v1/webhooks").await;
+        unknown.expect(401);
         let project = api.project(&format!("round {round}")).await;
-        replica.get(&project.key, "/v1/webhooks").await.expect(200);
+        late.get(&project.key, "/v1/webhooks").await.expect(200);
+        let account = account(&api, &project.key).await;
+        let path = format!("/v1/accounts/{}", account.text("/id"));
+        let read = late.get(&project.key, &path).await.expect(200);
+        assert_eq!(read.body, account.body);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod access;
 mod accounts;
+mod delay;
 mod endpoints;
 mod projects;
 mod support;

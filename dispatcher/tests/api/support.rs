@@ -25,6 +25,8 @@ use shared::secret::{MasterKeys, Secret};
 use shared::time::{Clock, SystemClock};
 use tokio::sync::mpsc;
 
+use crate::delay;
+
 pub(crate) const ADMIN: &str = "an-admin-token-of-tests";
 const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// Ample, even on a busy machine.
@@ -69,8 +71,16 @@ impl NatsServer {
         Some(ports.pointer("/nats/0")?.as_str()?.to_owned())
     }
 
-    /// Whether the text stands anywhere in what the server has stored.
-    pub(crate) fn has_stored(&self, text: &str) -> bool {
+    /// Asserts that none of the secrets stands anywhere in what the server has stored. Streams
+    /// are written in order and a little late, so `latest`, from the last message, is awaited.
+    pub(crate) async fn expect_not_stored(&self, secrets: &[&str], latest: &str) {
+        eventually(|| self.has_stored(latest).then_some(())).await;
+        for secret in secrets {
+            assert!(!self.has_stored(secret), "{secret}");
+        }
+    }
+
+    fn has_stored(&self, text: &str) -> bool {
         files(&self.folder).into_iter().any(|path| {
             let stored = std::fs::read(path).unwrap_or_default();
             stored
@@ -162,10 +172,21 @@ impl Api {
         Self::with(nats, &[], Owners::Present).await
     }
 
+    /// A replica that hears of everything a little later than others.
+    pub(crate) async fn lagging(nats: &NatsServer) -> Self {
+        let address = nats.url.trim_start_matches("nats://").to_owned();
+        let proxy = delay::in_front_of(address);
+        Self::at(format!("nats://{proxy}"), &[], Owners::Present).await
+    }
+
     /// `allowed` are the networks that endpoints may lie in besides the public ones.
     pub(crate) async fn with(server: &NatsServer, allowed: &[&str], owners: Owners) -> Self {
+        Self::at(server.url.clone(), allowed, owners).await
+    }
+
+    async fn at(nats_url: String, allowed: &[&str], owners: Owners) -> Self {
         let settings = NatsSettings {
-            urls: vec![server.url.clone()],
+            urls: vec![nats_url],
             ..NatsSettings::default()
         };
         let topology = TopologySettings {

@@ -26,14 +26,20 @@ async fn post(stage: &Stage, numbers: std::ops::Range<usize>, accepted: &mut Led
 
 async fn until_arrived(stage: &Stage, count: usize) {
     let what = format!("{count} deliveries");
-    stage.receiver.wait_for(&what, IN_A_WHILE, |all| all.len() >= count).await.unwrap();
+    stage
+        .receiver
+        .wait_for(&what, IN_A_WHILE, |all| all.len() >= count)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn nothing_is_lost_or_disordered_when_the_dispatcher_is_killed_twice() {
     let mut stage = Stage::start().await;
     // Slow enough that the kills hit the middle.
-    stage.receiver.answer(|_| Answer::status(204).after(Duration::from_millis(20)));
+    stage
+        .receiver
+        .answer(|_| Answer::status(204).after(Duration::from_millis(20)));
     let mut accepted = Ledger::default();
     post(&stage, 0..EVENTS / 2, &mut accepted).await;
     until_arrived(&stage, EVENTS / 8).await;
@@ -48,8 +54,14 @@ async fn nothing_is_lost_or_disordered_when_the_dispatcher_is_killed_twice() {
     stage.settled(&accepted).await;
     let deliveries = stage.receiver.deliveries();
     let repeats = ledger::repeats_after_success(&deliveries);
-    #[expect(clippy::print_stdout, reason = "a figure for whoever reads the test's output")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "a figure for whoever reads the test's output"
+    )]
     {
-        println!("{} requests for {EVENTS} events; {repeats} repeats after success", deliveries.len());
+        println!(
+            "{} requests for {EVENTS} events; {repeats} repeats after success",
+            deliveries.len()
+        );
     }
 }

@@ -22,7 +22,10 @@ const GONE_WITHIN: Duration = Duration::from_secs(10);
 fn demo(arguments: &[&str], folder: &Path) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     // Its temporary folder lies in ours, so that even a killed demo leaves nothing.
-    command.args(arguments).current_dir(folder).env("TMPDIR", folder);
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("TMPDIR", folder);
     Process::spawn("demo", command, &folder.join("demo.log")).unwrap()
 }
 
@@ -34,8 +37,11 @@ async fn all_gone(report: &Value) {
     let processes = report["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 3, "{report}");
     eventually("the end of everything", GONE_WITHIN, async || {
-        let mut ids = processes.iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap());
-        ids.find(|id| process::runs(*id)).map_or(Ok(()), |id| Err(format!("{id} still runs")))
+        let mut ids = processes
+            .iter()
+            .map(|id| u32::try_from(id.as_u64().unwrap()).unwrap());
+        ids.find(|id| process::runs(*id))
+            .map_or(Ok(()), |id| Err(format!("{id} still runs")))
     })
     .await
     .unwrap();
@@ -51,12 +57,19 @@ async fn the_demo_delivers_what_others_verify_and_keeps_no_secret() {
         let told = ["--once", "--capture", "capture", "--report", "report"];
         let mut demo = demo(&[&told, kept].concat(), folder.path());
         let status = demo.finished(DEMO_WITHIN).await.unwrap();
-        assert!(status.success(), "the demo ended with {status}:\n{}", demo.log_tail());
+        assert!(
+            status.success(),
+            "the demo ended with {status}:\n{}",
+            demo.log_tail()
+        );
         let capture = folder.path().join("capture");
         let deliveries = json_file(&capture)["deliveries"].as_array().unwrap().len();
         assert_eq!(deliveries, 5, "three events and two accounts");
-        let by_python =
-            tools::output_of(Command::new(&python).arg(verify.join("verify.py")).arg(&capture));
+        let by_python = tools::output_of(
+            Command::new(&python)
+                .arg(verify.join("verify.py"))
+                .arg(&capture),
+        );
         assert_eq!(by_python.unwrap().trim(), "verified 5 deliveries");
         let mut by_node = Command::new(&node);
         by_node.arg(verify.join("verify.mjs")).arg(&capture);
@@ -72,24 +85,42 @@ fn no_secret_in_the_store(report: &Value) {
     let store = PathBuf::from(report["store"].as_str().unwrap());
     let files = files_below(&store);
     let holds = |wanted: &[u8]| {
-        files.iter().find(|(_, bytes)| bytes.windows(wanted.len()).any(|window| window == wanted))
+        files
+            .iter()
+            .find(|(_, bytes)| bytes.windows(wanted.len()).any(|window| window == wanted))
     };
     // What must be found is: else nothing would be proven.
     for name in ["project", "project_name", "webhook"] {
-        assert!(holds(report[name].as_str().unwrap().as_bytes()).is_some(), "{name} is not found");
+        assert!(
+            holds(report[name].as_str().unwrap().as_bytes()).is_some(),
+            "{name} is not found"
+        );
     }
     for record in report["record_ids"].as_array().unwrap() {
-        assert!(holds(record.as_str().unwrap().as_bytes()).is_some(), "{record} is not found");
+        assert!(
+            holds(record.as_str().unwrap().as_bytes()).is_some(),
+            "{record} is not found"
+        );
     }
     let ingest_keys = report["ingest_keys"].as_array().unwrap();
     assert_eq!(ingest_keys.len(), 2);
-    let named = ["webhook_secret", "provider_key", "greenhouse_secret", "api_key"];
+    let named = [
+        "webhook_secret",
+        "provider_key",
+        "greenhouse_secret",
+        "api_key",
+    ];
     let secrets = named.iter().map(|name| &report[*name]).chain(ingest_keys);
     for secret in secrets.map(|secret| secret.as_str().unwrap()) {
         assert!(secret.len() >= 16, "{secret:?}");
         for form in forms(secret) {
             let found = holds(&form).map(|(path, _)| path);
-            assert_eq!(found, None, "{secret} as {:?}", String::from_utf8_lossy(&form));
+            assert_eq!(
+                found,
+                None,
+                "{secret} as {:?}",
+                String::from_utf8_lossy(&form)
+            );
         }
     }
 }
@@ -97,8 +128,11 @@ fn no_secret_in_the_store(report: &Value) {
 /// A secret's text, the text without its prefix, and the bytes that it may stand for.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let bare = secret.split_once('_').map_or(secret, |(_, bare)| bare);
-    let decoded =
-        [STANDARD.decode(bare).ok(), URL_SAFE_NO_PAD.decode(bare).ok(), hex::decode(bare).ok()];
+    let decoded = [
+        STANDARD.decode(bare).ok(),
+        URL_SAFE_NO_PAD.decode(bare).ok(),
+        hex::decode(bare).ok(),
+    ];
     let texts = [secret, bare].map(|text| text.as_bytes().to_vec());
     let forms = texts.into_iter().chain(decoded.into_iter().flatten());
     // Anything shorter could be found by chance.
@@ -150,5 +184,9 @@ async fn the_demo_refuses_a_folder_that_holds_something() {
     let mut demo = demo(&["--once", "--store", "store"], folder.path());
     let status = demo.finished(SOON).await.unwrap();
     assert_eq!(status.code(), Some(1));
-    assert!(demo.log_tail().contains("is not empty"), "{}", demo.log_tail());
+    assert!(
+        demo.log_tail().contains("is not empty"),
+        "{}",
+        demo.log_tail()
+    );
 }

@@ -14,7 +14,9 @@ const RECORDS: usize = 25;
 
 fn batch(number: usize) -> Vec<Value> {
     let numbers = number * BATCH..(number + 1) * BATCH;
-    numbers.map(|n| repeatable_event(&format!("record-{}", n % RECORDS), n)).collect()
+    numbers
+        .map(|n| repeatable_event(&format!("record-{}", n % RECORDS), n))
+        .collect()
 }
 
 /// Notes what was accepted, and says whether that is all of the batch.
@@ -52,7 +54,12 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
         "origin_owner_id": "customer-1",
         "credentials": { "signing_secret": "key" },
     });
-    let account = client.create_account(&account).await.unwrap().expect(201).unwrap();
+    let account = client
+        .create_account(&account)
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
     let mut accepted = Ledger::default();
     for number in 0..BATCHES / 2 {
         let batch = batch(number);
@@ -80,8 +87,14 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
         client.callback(&url, &callback).await.unwrap(),
     ] {
         assert_eq!(reply.status, 503, "{reply}");
-        let retry_after = reply.header("retry-after").and_then(|value| value.parse::<u32>().ok());
-        assert!(retry_after.is_some_and(|seconds| seconds > 0), "{:?}", reply.headers);
+        let retry_after = reply
+            .header("retry-after")
+            .and_then(|value| value.parse::<u32>().ok());
+        assert!(
+            retry_after.is_some_and(|seconds| seconds > 0),
+            "{:?}",
+            reply.headers
+        );
     }
 
     stage.cluster.nats.restart().await.unwrap();
@@ -93,12 +106,21 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
     // The provider tries again as well, and is served.
     eventually("the callback accepted", IN_A_WHILE, async || {
         let reply = client.callback(&url, &callback).await.unwrap();
-        if reply.status == 200 { Ok(()) } else { Err(reply.to_string()) }
+        if reply.status == 200 {
+            Ok(())
+        } else {
+            Err(reply.to_string())
+        }
     })
     .await
     .unwrap();
     let arrived = |all: &[support::receiver::Delivery]| {
-        all.iter().any(|delivery| delivery.event() == "hris_employees.updated")
+        all.iter()
+            .any(|delivery| delivery.event() == "hris_employees.updated")
     };
-    stage.receiver.wait_for("the callback's event", IN_A_WHILE, arrived).await.unwrap();
+    stage
+        .receiver
+        .wait_for("the callback's event", IN_A_WHILE, arrived)
+        .await
+        .unwrap();
 }

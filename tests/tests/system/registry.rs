@@ -14,7 +14,10 @@ const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 
 fn ids(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().unwrap();
-    items.iter().map(|item| text(item, "/id").unwrap()).collect()
+    items
+        .iter()
+        .map(|item| text(item, "/id").unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -28,7 +31,12 @@ async fn webhooks_can_be_made_read_listed_changed_and_deleted() {
         "headers": { "x-static": "1" },
         "policy": { "timeout_ms": 5_000 },
     });
-    let created = client.create_webhook(&webhook).await.unwrap().expect(201).unwrap();
+    let created = client
+        .create_webhook(&webhook)
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
     let id = text(&created, "/id").unwrap();
     assert!(id.starts_with("wh_"), "{created}");
     for (field, expected) in [
@@ -42,17 +50,33 @@ async fn webhooks_can_be_made_read_listed_changed_and_deleted() {
     assert_eq!(created["policy"]["timeout_ms"], 5_000, "{created}");
     assert_eq!(created["policy"]["max_in_flight"], 32, "{created}");
     let secret = &created["signing_secrets"][0];
-    assert!(secret["secret"].as_str().unwrap().starts_with("whsec_"), "{created}");
+    assert!(
+        secret["secret"].as_str().unwrap().starts_with("whsec_"),
+        "{created}"
+    );
     assert_eq!(secret["active"], true, "{created}");
     let read = client.get_webhook(&id).await.unwrap().expect(200).unwrap();
     assert_eq!(read["id"], created["id"]);
     assert_eq!(read["events"], created["events"]);
 
     let other = json!({ "url": stage.receiver.url("/other"), "events": ["*"] });
-    let other = client.create_webhook(&other).await.unwrap().id(201).unwrap();
-    let first = client.list_webhooks("?limit=1").await.unwrap().expect(200).unwrap();
+    let other = client
+        .create_webhook(&other)
+        .await
+        .unwrap()
+        .id(201)
+        .unwrap();
+    let first = client
+        .list_webhooks("?limit=1")
+        .await
+        .unwrap()
+        .expect(200)
+        .unwrap();
     let next = text(&first, "/next").unwrap();
-    let second = client.list_webhooks(&format!("?limit=1&cursor={next}")).await.unwrap();
+    let second = client
+        .list_webhooks(&format!("?limit=1&cursor={next}"))
+        .await
+        .unwrap();
     let mut listed = [ids(&first), ids(&second.expect(200).unwrap())].concat();
     listed.sort();
     let mut expected = vec![id.clone(), other.clone()];
@@ -60,9 +84,17 @@ async fn webhooks_can_be_made_read_listed_changed_and_deleted() {
     assert_eq!(listed, expected);
 
     let change = json!({ "description": "Changed", "events": ["*"] });
-    client.patch_webhook(&id, &change).await.unwrap().expect(200).unwrap();
+    client
+        .patch_webhook(&id, &change)
+        .await
+        .unwrap()
+        .expect(200)
+        .unwrap();
     let read = client.get_webhook(&id).await.unwrap().expect(200).unwrap();
-    assert_eq!((&read["description"], &read["events"]), (&json!("Changed"), &json!(["*"])));
+    assert_eq!(
+        (&read["description"], &read["events"]),
+        (&json!("Changed"), &json!(["*"]))
+    );
     client.delete_webhook(&id).await.unwrap().success().unwrap();
     assert_eq!(client.get_webhook(&id).await.unwrap().status, 404);
     let left = client.list_webhooks("").await.unwrap().expect(200).unwrap();
@@ -76,18 +108,33 @@ async fn what_cannot_be_understood_or_is_invalid_is_refused() {
     let url = stage.receiver.url(HOOK);
     for (webhook, pointer) in [
         (json!({ "url": url, "events": [] }), "/events"),
-        (json!({ "url": url, "events": ["hris_employees.hired"] }), "/events"),
+        (
+            json!({ "url": url, "events": ["hris_employees.hired"] }),
+            "/events",
+        ),
         (json!({ "url": "nowhere", "events": ["*"] }), "/url"),
-        (json!({ "url": url, "events": ["*"], "policy": { "max_in_flight": 0 } }), "/policy"),
-        (json!({ "url": url, "events": ["*"], "headers": { "webhook-id": "mine" } }), "/headers"),
+        (
+            json!({ "url": url, "events": ["*"], "policy": { "max_in_flight": 0 } }),
+            "/policy",
+        ),
+        (
+            json!({ "url": url, "events": ["*"], "headers": { "webhook-id": "mine" } }),
+            "/headers",
+        ),
     ] {
         let reply = client.create_webhook(&webhook).await.unwrap();
         assert_eq!(reply.status, 422, "{webhook}: {reply}");
-        let named = reply.json["errors"][0]["pointer"].as_str().unwrap_or_default();
+        let named = reply.json["errors"][0]["pointer"]
+            .as_str()
+            .unwrap_or_default();
         assert!(named.starts_with(pointer), "{webhook}: {reply}");
     }
     // A body of the wrong shape may count as not understood or as invalid.
-    for webhook in [json!("no object"), json!({ "url": url }), json!({ "events": ["*"] })] {
+    for webhook in [
+        json!("no object"),
+        json!({ "url": url }),
+        json!({ "events": ["*"] }),
+    ] {
         let reply = client.create_webhook(&webhook).await.unwrap();
         assert!(matches!(reply.status, 400 | 422), "{webhook}: {reply}");
         assert!(reply.json["code"].is_string(), "{webhook}: {reply}");
@@ -99,27 +146,54 @@ async fn what_cannot_be_understood_or_is_invalid_is_refused() {
 #[tokio::test]
 async fn one_projects_things_do_not_exist_for_another() {
     let stage = Stage::without_webhook().await;
-    let (ours, other) = (&stage.tenant.client, stage.cluster.tenant("Other").await.unwrap().client);
-    let webhook = stage.webhook(&stage.tenant, HOOK, json!(["*"]), json!({})).await;
+    let (ours, other) = (
+        &stage.tenant.client,
+        stage.cluster.tenant("Other").await.unwrap().client,
+    );
+    let webhook = stage
+        .webhook(&stage.tenant, HOOK, json!(["*"]), json!({}))
+        .await;
     let account = json!({ "provider": "greenhouse", "origin_owner_id": "customer-1" });
-    let account = ours.create_account(&account).await.unwrap().id(201).unwrap();
+    let account = ours
+        .create_account(&account)
+        .await
+        .unwrap()
+        .id(201)
+        .unwrap();
     for reply in [
         other.get_webhook(&webhook).await.unwrap(),
-        other.patch_webhook(&webhook, &json!({ "description": "mine" })).await.unwrap(),
+        other
+            .patch_webhook(&webhook, &json!({ "description": "mine" }))
+            .await
+            .unwrap(),
         other.delete_webhook(&webhook).await.unwrap(),
         other.get_account(&account).await.unwrap(),
-        other.patch_account(&account, &json!({ "name": "mine" })).await.unwrap(),
+        other
+            .patch_account(&account, &json!({ "name": "mine" }))
+            .await
+            .unwrap(),
         other.delete_account(&account).await.unwrap(),
     ] {
         assert_eq!(reply.status, 404, "{reply}");
         assert_eq!(reply.json["code"], "not_found", "{reply}");
     }
-    for list in [other.list_webhooks("").await.unwrap(), other.list_accounts().await.unwrap()] {
+    for list in [
+        other.list_webhooks("").await.unwrap(),
+        other.list_accounts().await.unwrap(),
+    ] {
         assert!(ids(&list.expect(200).unwrap()).is_empty());
     }
     // They are all still there for their own.
-    ours.get_webhook(&webhook).await.unwrap().expect(200).unwrap();
-    ours.get_account(&account).await.unwrap().expect(200).unwrap();
+    ours.get_webhook(&webhook)
+        .await
+        .unwrap()
+        .expect(200)
+        .unwrap();
+    ours.get_account(&account)
+        .await
+        .unwrap()
+        .expect(200)
+        .unwrap();
     // An event of one's own cannot name another's account.
     let mut foreign = event("record-1", 1);
     foreign["account_id"] = account.into();
@@ -145,25 +219,45 @@ async fn only_valid_credentials_are_let_in() {
     // A project's key does not manage projects.
     let reply = client.create_project("Mine").await.unwrap();
     assert!(matches!(reply.status, 401 | 403), "{reply}");
-    let projects = stage.cluster.admin().unwrap().call(Method::GET, "/v1/projects", None).await;
-    assert_eq!(ids(&projects.unwrap().expect(200).unwrap()), [stage.tenant.project]);
+    let projects = stage
+        .cluster
+        .admin()
+        .unwrap()
+        .call(Method::GET, "/v1/projects", None)
+        .await;
+    assert_eq!(
+        ids(&projects.unwrap().expect(200).unwrap()),
+        [stage.tenant.project]
+    );
 }
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_within_five_seconds() {
     let stage = Stage::without_webhook().await;
     let (client, admin) = (&stage.tenant.client, stage.cluster.admin().unwrap());
-    client.post_events(&event("record-1", 1)).await.unwrap().expect(202).unwrap();
-    let revoked = admin.revoke_api_key(&stage.tenant.project, &stage.tenant.key_id).await.unwrap();
+    client
+        .post_events(&event("record-1", 1))
+        .await
+        .unwrap()
+        .expect(202)
+        .unwrap();
+    let revoked = admin
+        .revoke_api_key(&stage.tenant.project, &stage.tenant.key_id)
+        .await
+        .unwrap();
     revoked.success().unwrap();
-    eventually("the key refused by both services", REVOKED_WITHIN, async || {
-        let ingest = client.post_events(&event("record-1", 2)).await.unwrap();
-        let dispatcher = client.list_webhooks("").await.unwrap();
-        match (ingest.status, dispatcher.status) {
-            (401, 401) => Ok(()),
-            _ => Err(format!("{ingest}; {dispatcher}")),
-        }
-    })
+    eventually(
+        "the key refused by both services",
+        REVOKED_WITHIN,
+        async || {
+            let ingest = client.post_events(&event("record-1", 2)).await.unwrap();
+            let dispatcher = client.list_webhooks("").await.unwrap();
+            match (ingest.status, dispatcher.status) {
+                (401, 401) => Ok(()),
+                _ => Err(format!("{ingest}; {dispatcher}")),
+            }
+        },
+    )
     .await
     .unwrap();
 }

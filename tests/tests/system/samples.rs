@@ -28,12 +28,20 @@ async fn check(sample: &str, program: &Path) {
         "url": format!("http://{}/webhooks", port.address()),
         "events": ["crm_contacts.*"],
     });
-    let webhook = client.create_webhook(&webhook).await.unwrap().expect(201).unwrap();
+    let webhook = client
+        .create_webhook(&webhook)
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
     let mut command = Command::new(program);
     command
         .arg(documents().join("samples").join(sample))
         .env("PORT", port.number().to_string())
-        .env("WEBHOOK_SECRETS", text(&webhook, "/signing_secrets/0/secret").unwrap());
+        .env(
+            "WEBHOOK_SECRETS",
+            text(&webhook, "/signing_secrets/0/secret").unwrap(),
+        );
     let folder = tempfile::tempdir().unwrap();
     let mut receiver = Process::spawn(sample, command, &folder.path().join("log")).unwrap();
     receiver.printed("listening on", SOON).await.unwrap();
@@ -42,7 +50,11 @@ async fn check(sample: &str, program: &Path) {
         let line = format!("accepted {id} crm_contacts.updated contact-1");
         receiver.printed(&line, SOON).await.unwrap();
     }
-    assert!(!receiver.log_tail().contains("refused"), "{}", receiver.log_tail());
+    assert!(
+        !receiver.log_tail().contains("refused"),
+        "{}",
+        receiver.log_tail()
+    );
 }
 
 #[tokio::test]
@@ -60,6 +72,9 @@ fn the_document_shows_the_samples_as_they_are() {
     let document = std::fs::read_to_string(documents().join("subscribers.md")).unwrap();
     for sample in SAMPLES {
         let code = std::fs::read_to_string(documents().join("samples").join(sample)).unwrap();
-        assert!(document.contains(code.trim_end()), "subscribers.md differs from {sample}");
+        assert!(
+            document.contains(code.trim_end()),
+            "subscribers.md differs from {sample}"
+        );
     }
 }

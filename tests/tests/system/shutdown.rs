@@ -13,20 +13,36 @@ const RECORDS: usize = 60;
 #[tokio::test]
 async fn a_stop_drains_and_makes_no_duplicates() {
     let mut stage = Stage::start().await;
-    stage.receiver.answer(|_| Answer::status(204).after(Duration::from_millis(50)));
+    stage
+        .receiver
+        .answer(|_| Answer::status(204).after(Duration::from_millis(50)));
     let mut accepted = Ledger::default();
-    let events: Vec<_> =
-        (0..EVENTS).map(|number| event(&format!("record-{}", number % RECORDS), number)).collect();
-    for (event, id) in events.iter().zip(post_all(&stage.tenant.client, &events).await) {
+    let events: Vec<_> = (0..EVENTS)
+        .map(|number| event(&format!("record-{}", number % RECORDS), number))
+        .collect();
+    for (event, id) in events
+        .iter()
+        .zip(post_all(&stage.tenant.client, &events).await)
+    {
         accepted.accepted(record_of(event), &id);
     }
     for part in [1, 2] {
         let some = part * EVENTS / 6;
-        stage.receiver.wait_for("some", IN_A_WHILE, |all| all.len() >= some).await.unwrap();
+        stage
+            .receiver
+            .wait_for("some", IN_A_WHILE, |all| all.len() >= some)
+            .await
+            .unwrap();
         let status = stage.cluster.dispatcher.terminate().await.unwrap();
         assert!(status.success(), "the dispatcher ended with {status}");
         // Whatever had arrived was answered before it went.
-        assert!(stage.receiver.deliveries().iter().all(|delivery| delivery.succeeded()));
+        assert!(
+            stage
+                .receiver
+                .deliveries()
+                .iter()
+                .all(|delivery| delivery.succeeded())
+        );
         stage.cluster.dispatcher.restart().await.unwrap();
     }
     stage.settled(&accepted).await;

@@ -30,7 +30,9 @@ impl Stage {
 
     pub(crate) async fn with_policy(policy: Value) -> Self {
         let stage = Self::without_webhook().await;
-        stage.webhook(&stage.tenant, HOOK, json!(["*"]), policy).await;
+        stage
+            .webhook(&stage.tenant, HOOK, json!(["*"]), policy)
+            .await;
         stage
     }
 
@@ -52,8 +54,15 @@ impl Stage {
         policy: Value,
     ) -> String {
         let webhook = json!({ "url": self.receiver.url(path), "events": events, "policy": policy });
-        let created = tenant.client.create_webhook(&webhook).await.unwrap().expect(201).unwrap();
-        self.receiver.trust(path, &text(&created, "/signing_secrets/0/secret").unwrap());
+        let created = tenant
+            .client
+            .create_webhook(&webhook)
+            .await
+            .unwrap()
+            .expect(201)
+            .unwrap();
+        self.receiver
+            .trust(path, &text(&created, "/signing_secrets/0/secret").unwrap());
         text(&created, "/id").unwrap()
     }
 
@@ -66,9 +75,13 @@ impl Stage {
     /// each record in order, every signature right.
     pub(crate) async fn settled(&self, ledger: &Ledger) {
         self.receiver
-            .wait_for("delivery of everything accepted", IN_A_WHILE, |deliveries| {
-                deliveries.len() >= ledger.len() && ledger.missing(deliveries).is_empty()
-            })
+            .wait_for(
+                "delivery of everything accepted",
+                IN_A_WHILE,
+                |deliveries| {
+                    deliveries.len() >= ledger.len() && ledger.missing(deliveries).is_empty()
+                },
+            )
             .await
             .unwrap();
         let disorder = ledger.order_violations(&self.receiver.deliveries());
@@ -91,10 +104,18 @@ pub(crate) fn repeatable_event(record: &str, number: usize) -> Value {
 
 /// Ids in the order of the events, all of which must be accepted.
 pub(crate) async fn post_all(client: &Client, events: &[Value]) -> Vec<String> {
-    let accepted = client.post_events(&events.into()).await.unwrap().expect(202).unwrap();
+    let accepted = client
+        .post_events(&events.into())
+        .await
+        .unwrap()
+        .expect(202)
+        .unwrap();
     let items = accepted["items"].as_array().unwrap();
     assert_eq!(items.len(), events.len(), "{accepted}");
-    items.iter().map(|item| text(item, "/id").unwrap()).collect()
+    items
+        .iter()
+        .map(|item| text(item, "/id").unwrap())
+        .collect()
 }
 
 /// The record of an event made by [`event`].
