@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, Answer, Api, NatsServer, Owners, Project};
+use crate::nats_server::NatsServer;
+use crate::support::{ADMIN, Answer, Api, Owners, Project};
 
 /// Every route, given the ids of a project, its key, an account and a webhook.
 fn routes(project: &Project, account: &str, webhook: &str) -> Vec<(Method, String, Route)> {

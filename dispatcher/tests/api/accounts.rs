@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Api, NatsServer};
+use crate::nats_server::NatsServer;
+use crate::support::Api;
 
 #[actix_web::test]
 async fn an_account_lives_and_dies() {

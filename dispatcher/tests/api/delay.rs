@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _, copy};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
-/// Far above what a call takes on the loopback, far below every timeout.
-const DELAY: Duration = Duration::from_millis(100);
+/// Above what a call takes on the loopback, and below what lies between two catch-ups.
+const DELAY: Duration = Duration::from_millis(30);
 
 /// Address of a proxy to `server`. Its threads end with the connections, or with the process.
 pub(crate) fn in_front_of(server: String) -> String {

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{Api, NatsServer, Owners};
+use crate::nats_server::NatsServer;
+use crate::support::{Api, Owners};
 
 #[actix_web::test]
 async fn endpoints_that_are_not_public_are_refused() {

@@ -11,6 +11,7 @@ mod access;
 mod accounts;
 mod delay;
 mod endpoints;
+mod nats_server;
 mod projects;
 mod support;
 mod webhooks;

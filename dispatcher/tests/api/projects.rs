@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{ADMIN, Api, NatsServer};
+use crate::nats_server::NatsServer;
+use crate::support::{ADMIN, Api};
 
 #[actix_web::test]
 async fn a_project_lives_and_dies() {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use shared::ids::Sequence;
 use shared::nats::append::NewMessage;
 
-use crate::support::{Answer, Api, NatsServer, Owners};
+use crate::nats_server::NatsServer;
+use crate::support::{Answer, Api, Owners};
 
 const LOOPBACK: &[&str] = &["127.0.0.0/8"];
 

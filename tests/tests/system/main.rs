@@ -13,6 +13,7 @@ mod callbacks;
 mod crash;
 mod demo;
 mod nats_outage;
+mod rebinding;
 mod registry;
 mod retries;
 mod samples;
