@@ -1,6 +1,7 @@
 //! What the listeners share: built once at start, read by every handler.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use shared::connector::Connectors;
 use shared::http_client::GuardedClient;
@@ -25,4 +26,32 @@ pub struct App {
     /// Judges endpoints before they are accepted.
     pub client: GuardedClient,
     pub applied: Arc<Applied>,
+}
+
+/// Where the listeners find the [`App`]: it is there once JetStream has answered for the first
+/// time, and is not to be used any more once the process stops.
+#[derive(Default)]
+pub struct AppSlot {
+    app: OnceLock<Arc<App>>,
+    closed: AtomicBool,
+}
+
+impl AppSlot {
+    /// Later calls change nothing.
+    pub fn open(&self, app: Arc<App>) {
+        self.app.get_or_init(|| app);
+    }
+
+    /// For good.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn app(&self) -> Option<&Arc<App>> {
+        self.app.get()
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use shared::address_guard::AddressGuard;
 use shared::config::Settings;
 use shared::connector::Connectors;
+use shared::domain::registry::Change;
 use shared::http_client::{GuardedClient, Resolve, SystemResolver};
 use shared::ids::ReplicaId;
 use shared::nats::registry_view::RegistryView;
@@ -18,11 +19,11 @@ use shared::nats::{self, Nats};
 use shared::telemetry::metrics::Registry;
 use shared::telemetry::ops;
 use shared::time::{Clock, SystemClock};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::actors::node::{Node, NodeError};
-use crate::actors::shared_state::Replica;
-use crate::app::App;
+use crate::actors::shared_state::{BACKLOG_READS_MAX, Replica};
+use crate::app::{App, AppSlot};
 use crate::applied::Applied;
 use crate::error::DispatchError;
 use crate::metrics::DispatcherMetrics;
@@ -59,11 +60,11 @@ pub async fn run(
     let registry = Registry::new();
     let metrics = DispatcherMetrics::new(&registry);
     let ready = Arc::new(AtomicBool::new(false));
-    let view_slot: Arc<std::sync::OnceLock<(Nats, RegistryView)>> = Arc::default();
+    let slot = Arc::new(AppSlot::default());
     let ops = ops::serve(
         listeners.ops,
         registry.handle(),
-        readiness(Arc::clone(&ready), Arc::clone(&view_slot)),
+        readiness(Arc::clone(&ready), Arc::clone(&slot)),
     )?;
     let ops_handle = ops.handle();
     actix_rt::spawn(ops);
@@ -71,34 +72,61 @@ pub async fn run(
         http = %listeners.http.local_addr()?,
         "dispatcher starts"
     );
-    let work = serve(
-        settings,
-        listeners.http,
-        resolver,
-        metrics,
-        ready,
-        view_slot,
-    );
+    // At once, so that a caller is told that JetStream is away instead of waiting for it.
+    let server = api::serve(listeners.http, Arc::clone(&slot))?;
+    let door = Door {
+        slot: Arc::clone(&slot),
+        server: server.handle(),
+    };
+    actix_rt::spawn(server);
+    let work = start(settings, resolver, metrics, ready, slot);
     let result = match futures_util::future::select(std::pin::pin!(work), &mut shutdown).await {
-        // Not yet serving: there is nothing to drain.
+        // Not yet sending: there is nothing to drain.
         futures_util::future::Either::Right(_) => Ok(()),
         futures_util::future::Either::Left((Err(error), _)) => Err(error),
-        futures_util::future::Either::Left((Ok(serving), _)) => serving.until(shutdown).await,
+        futures_util::future::Either::Left((Ok(working), _)) => {
+            working.until(shutdown, &door).await
+        }
     };
+    door.close();
+    door.closed().await;
     ops_handle.stop(false).await;
     result
 }
 
-/// A replica that has taken its partitions and answers the API.
-struct Serving {
+/// What management calls come through.
+struct Door {
+    slot: Arc<AppSlot>,
+    server: actix_web::dev::ServerHandle,
+}
+
+impl Door {
+    /// From here on nothing new is written; calls under way go on beside what the caller does.
+    fn close(&self) {
+        self.slot.close();
+        // Asks at once; only the answer is awaited, elsewhere.
+        drop(self.server.stop(true));
+    }
+
+    /// The calls under way are answered, or were cut off after 10 s.
+    async fn closed(&self) {
+        self.server.stop(true).await;
+    }
+}
+
+/// A replica that has taken its partitions.
+struct Working {
     node: Node,
-    changes: mpsc::UnboundedReceiver<shared::domain::registry::Change>,
-    api: actix_web::dev::ServerHandle,
+    changes: mpsc::UnboundedReceiver<Change>,
     view: RegistryView,
 }
 
-impl Serving {
-    async fn until(self, shutdown: impl Future<Output = ()>) -> Result<(), DispatchError> {
+impl Working {
+    async fn until(
+        self,
+        shutdown: impl Future<Output = ()>,
+        door: &Door,
+    ) -> Result<(), DispatchError> {
         let mut fatal = self.view.fatal();
         let mut shutdown = std::pin::pin!(shutdown);
         let unreadable = std::cell::RefCell::new(None);
@@ -109,9 +137,11 @@ impl Serving {
                     *unreadable.borrow_mut() = reason.ok().and_then(|reason| reason.clone());
                 }
             }
+            // Before the drain, which nothing would apply a new decision after, and beside it,
+            // since both have to end within 30 s.
+            door.close();
         };
         let result = self.node.run(self.changes, stop).await;
-        self.api.stop(true).await;
         match unreadable.into_inner() {
             Some(reason) => Err(DispatchError::Registry(reason)),
             None => result.map_err(DispatchError::from),
@@ -119,14 +149,52 @@ impl Serving {
     }
 }
 
-async fn serve(
+async fn start(
     settings: Settings,
-    http: TcpListener,
     resolver: Arc<dyn Resolve>,
     metrics: DispatcherMetrics,
     ready: Arc<AtomicBool>,
-    view_slot: Arc<std::sync::OnceLock<(Nats, RegistryView)>>,
-) -> Result<Serving, DispatchError> {
+    slot: Arc<AppSlot>,
+) -> Result<Working, DispatchError> {
+    let (follower, changes) = mpsc::unbounded_channel();
+    let app = Arc::new(app(settings, resolver, follower).await?);
+    slot.open(Arc::clone(&app));
+    let replica = Rc::new(Replica {
+        nats: app.nats.clone(),
+        view: app.view.clone(),
+        clock: Arc::clone(&app.clock),
+        client: app.client.clone(),
+        metrics,
+        applied: Arc::clone(&app.applied),
+        slots: Default::default(),
+        bodies: Default::default(),
+        backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        draining: Cell::new(false),
+        ready,
+    });
+    let id = ReplicaId::new(app.clock.now(), &shared::random::for_id());
+    let mut fatal = app.view.fatal();
+    let node = tokio::select! {
+        node = Node::start(replica, id) => node?,
+        reason = fatal.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            return Err(DispatchError::Registry(reason.unwrap_or_default()));
+        }
+    };
+    tracing::info!(replica = %id, "dispatcher is ready");
+    Ok(Working {
+        node,
+        changes,
+        view: app.view.clone(),
+    })
+}
+
+/// Waits for JetStream as long as it takes; faults of the settings show before.
+async fn app(
+    settings: Settings,
+    resolver: Arc<dyn Resolve>,
+    follower: mpsc::UnboundedSender<Change>,
+) -> Result<App, DispatchError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let guard = Arc::new(AddressGuard::new(settings.endpoint_allow_cidrs.clone()));
     let agent = concat!("Carillon/", env!("CARGO_PKG_VERSION"));
@@ -140,34 +208,11 @@ async fn serve(
         .clone()
         .ok_or(DispatchError::NoAdminToken)?;
     let nats = connect(&settings).await?;
-    let (follower, changes) = mpsc::unbounded_channel();
     let keys = settings.master_keys.clone();
     let view = RegistryView::start(nats.clone(), keys, Arc::clone(&clock), Some(follower));
-    let _first = view_slot.set((nats.clone(), view.clone()));
-    let applied = Arc::new(Applied::new(nats.partitions));
-    let replica = Rc::new(Replica {
-        nats: nats.clone(),
-        view: view.clone(),
-        clock: Arc::clone(&clock),
-        client: client.clone(),
-        metrics,
-        applied: Arc::clone(&applied),
-        slots: Default::default(),
-        bodies: Default::default(),
-        draining: Cell::new(false),
-        ready,
-    });
-    let id = ReplicaId::new(clock.now(), &shared::random::bytes());
-    let mut fatal = view.fatal();
-    let node = tokio::select! {
-        node = Node::start(replica, id) => node?,
-        reason = fatal.wait_for(Option::is_some) => {
-            let reason = reason.ok().and_then(|reason| reason.clone());
-            return Err(DispatchError::Registry(reason.unwrap_or_default()));
-        }
-    };
-    let app = Arc::new(App {
-        view: view.clone(),
+    Ok(App {
+        view,
+        applied: Arc::new(Applied::new(nats.partitions)),
         nats,
         clock,
         admin_token,
@@ -175,17 +220,6 @@ async fn serve(
         public_ingest_url: settings.public_ingest_url,
         connectors: Arc::new(connectors),
         client,
-        applied,
-    });
-    let server = api::serve(http, app)?;
-    let api = server.handle();
-    actix_rt::spawn(server);
-    tracing::info!(replica = %id, "dispatcher is ready");
-    Ok(Serving {
-        node,
-        changes,
-        api,
-        view,
     })
 }
 
@@ -207,14 +241,11 @@ async fn connect(settings: &Settings) -> Result<Nats, DispatchError> {
     }
 }
 
-fn readiness(
-    ready: Arc<AtomicBool>,
-    view: Arc<std::sync::OnceLock<(Nats, RegistryView)>>,
-) -> ops::Readiness {
-    Arc::new(move || match view.get() {
+fn readiness(ready: Arc<AtomicBool>, slot: Arc<AppSlot>) -> ops::Readiness {
+    Arc::new(move || match slot.app() {
         None => Err("waiting for JetStream"),
-        Some((nats, _)) if !nats.is_connected() => Err("not connected to NATS"),
-        Some((_, view)) if !view.is_current() => Err("the registry view is not current"),
+        Some(app) if !app.nats.is_connected() => Err("not connected to NATS"),
+        Some(app) if !app.view.is_current() => Err("the registry view is not current"),
         Some(_) if !ready.load(Ordering::Acquire) => Err("partitions are not all owned"),
         Some(_) => Ok(()),
     })

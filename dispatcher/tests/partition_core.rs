@@ -141,7 +141,7 @@ fn a_new_configuration_holds_from_the_next_position_on() {
     let mut partition = partition();
     let created = vec![version(10, "hris_employees.*", Some(Status::Enabled))];
     let configured = partition.configure(&webhook(1, created.clone())).unwrap();
-    assert_eq!(froms(&configured.entries), [(10, 1)]);
+    assert_eq!(froms(&configured), [(10, 1)]);
     assert_eq!(
         take(&mut partition, &employees(0, 2)),
         [(1, None), (2, None)]
@@ -150,7 +150,7 @@ fn a_new_configuration_holds_from_the_next_position_on() {
     let disabled = version(11, "hris_employees.*", Some(Status::Disabled));
     let versions = [created.clone(), vec![disabled]].concat();
     let configured = partition.configure(&webhook(1, versions.clone())).unwrap();
-    assert_eq!(froms(&configured.entries), [(11, 3)]);
+    assert_eq!(froms(&configured), [(11, 3)]);
     assert!(
         partition.configure(&webhook(1, versions)).is_none(),
         "no news"
@@ -168,8 +168,9 @@ fn creation_alone_reaches_back_and_later_versions_do_not() {
         version(11, "ats_jobs.*", Some(Status::Enabled)),
     ];
     let configured = partition.configure(&webhook(3, versions)).unwrap();
-    assert_eq!(froms(&configured.entries), [(10, 3), (11, 6)]);
-    assert_eq!(configured.starts_after, Some(Sequence(2)));
+    assert_eq!(froms(&configured), [(10, 3), (11, 6)]);
+    let history = partition.history(WEBHOOK).unwrap();
+    assert_eq!(history.start(), Some(Sequence(3)));
     assert_eq!(take(&mut partition, &employees(5, 6)), []);
 }
 
@@ -231,10 +232,11 @@ fn a_takeover_classifies_as_the_log_says_and_news_start_after_it() {
                 generation: 1,
                 sequence: Sequence(8),
             },
-            classified_event: None,
+            checkpoint: None,
             entries: vec![config(10, 3), config(11, 6)],
         },
-    );
+    )
+    .unwrap();
     let versions = vec![
         version(10, "hris_employees.*", Some(Status::Enabled)),
         version(11, "ats_jobs.*", Some(Status::Enabled)),
@@ -246,8 +248,7 @@ fn a_takeover_classifies_as_the_log_says_and_news_start_after_it() {
     assert_eq!(partition.earliest_start(), Some(Sequence(2)));
     partition.start_scan(Sequence(2));
     let configured = partition.configure(&webhook).unwrap();
-    assert_eq!(froms(&configured.entries), [(12, 9)]);
-    assert_eq!(configured.starts_after, None);
+    assert_eq!(froms(&configured), [(12, 9)]);
     let offered = take(&mut partition, &employees(2, 10));
     assert_eq!(
         offered,
@@ -263,10 +264,72 @@ fn a_deleted_webhook_is_owed_nothing_more() {
     partition.configure(&webhook(1, created.clone()));
     take(&mut partition, &employees(0, 1));
     let versions = [created, vec![version(11, "*", None)]].concat();
-    let configured = partition.configure(&webhook(1, versions.clone())).unwrap();
-    assert!(configured.deleted);
+    partition.configure(&webhook(1, versions.clone())).unwrap();
+    assert!(partition.history(WEBHOOK).unwrap().is_deleted());
     assert_eq!(take(&mut partition, &employees(1, 2)), []);
     partition.remove(PROJECT, WEBHOOK);
     assert_eq!(take(&mut partition, &employees(2, 3)), []);
     assert!(partition.configure(&webhook(1, versions)).is_none());
+}
+
+#[test]
+fn what_the_log_has_forgotten_by_age_held_from_the_beginning() {
+    let versions = vec![
+        version(10, "hris_employees.*", Some(Status::Enabled)),
+        version(11, "ats_jobs.*", Some(Status::Enabled)),
+        version(12, "*", Some(Status::Enabled)),
+    ];
+    let webhook = webhook(3, versions);
+    let at = |sequence| Position {
+        generation: 1,
+        sequence: Sequence(sequence),
+    };
+    // Nothing is told: the last version has held for longer than any event is kept.
+    let mut forgotten = partition();
+    forgotten.restore(&webhook, &[]);
+    assert!(forgotten.configure(&webhook).is_none());
+    assert_eq!(froms(&forgotten.restated(WEBHOOK)), [(12, 3)]);
+    // The last one is told: the one before it held until then.
+    let mut half = partition();
+    half.restore(&webhook, &[(Sequence(12), at(9))]);
+    assert_eq!(froms(&half.restated(WEBHOOK)), [(11, 3), (12, 9)]);
+}
+
+#[test]
+fn a_checkpoint_is_the_last_event_seen_whatever_is_classified_after_it() {
+    let mut partition = partition();
+    let checkpoint = |partition: &Partition| {
+        let checkpoint = partition.classified().checkpoint?;
+        Some((checkpoint.position.sequence.0, checkpoint.event))
+    };
+    take(&mut partition, &employees(0, 2));
+    let second = Some((2, event(2, "a.b").1.id));
+    assert_eq!(checkpoint(&partition), second);
+    let others = Stretch {
+        after: Sequence(2),
+        through: Sequence(9),
+        events: Vec::new(),
+    };
+    take(&mut partition, &others);
+    assert_eq!(partition.classified().position.sequence, Sequence(9));
+    assert_eq!(checkpoint(&partition), second);
+
+    let mut fold = PartitionFold::default();
+    let pack = |number, sequence, partition: &Partition| Pack {
+        epoch: Epoch(1),
+        number,
+        at: Timestamp::from_millis(0),
+        classified: Position {
+            generation: 1,
+            sequence: Sequence(sequence),
+        },
+        checkpoint: partition.classified().checkpoint,
+        entries: Vec::new(),
+    };
+    fold.apply(Sequence(1), &pack(1, 9, &partition)).unwrap();
+    let mut next = Partition::new(1, &fold);
+    next.start_scan(Sequence(20));
+    assert_eq!(checkpoint(&next), second);
+    let missing = fold.apply(Sequence(3), &pack(3, 20, &next)).unwrap_err();
+    assert_eq!((missing.epoch, missing.number), (Epoch(1), 2));
 }

@@ -16,6 +16,7 @@ use crate::error::IngestError;
 use crate::memory::{BODIES_BYTES_MAX, Budget, MESSAGES_BYTES_MAX};
 use crate::metrics::IngestMetrics;
 use crate::publish::PERMIT_BYTES;
+use crate::routes::EXAMINATIONS_MAX;
 
 /// Above what the view itself allows for one question to the leader, and below what a provider
 /// waits for an answer: many callers share one question, and must not queue for many.
@@ -28,6 +29,8 @@ pub(crate) struct App {
     pub(crate) bodies: Budget,
     /// Room for rendered messages, in [`PERMIT_BYTES`].
     pub(crate) message_room: Semaphore,
+    /// Callbacks that are examined apart from the thread that accepts.
+    pub(crate) examinations: Arc<Semaphore>,
     /// Set once JetStream has answered for the first time; until then everything is 503.
     store: OnceLock<Store>,
     draining: AtomicBool,
@@ -47,6 +50,7 @@ impl App {
             metrics: IngestMetrics::new(registry),
             bodies: Budget::new(BODIES_BYTES_MAX),
             message_room: Semaphore::new(MESSAGES_BYTES_MAX / PERMIT_BYTES),
+            examinations: Arc::new(Semaphore::new(EXAMINATIONS_MAX)),
             store: OnceLock::new(),
             draining: AtomicBool::new(false),
         }

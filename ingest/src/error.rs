@@ -37,10 +37,15 @@ pub(crate) enum IngestError {
     Unmappable(String),
     #[error("too large: {0}")]
     TooLarge(Cow<'static, str>),
-    #[error("the body did not arrive in time")]
-    TooSlow,
+    /// A callback that makes more than one may.
+    #[error("too much: {0}")]
+    TooMuch(String),
+    #[error("{0}")]
+    TooSlow(&'static str),
     #[error("too many bytes are held already")]
     Busy,
+    #[error("the project holds too many bytes already")]
+    ProjectBusy,
     #[error("not available: {0}")]
     Unavailable(&'static str),
 }
@@ -53,8 +58,10 @@ impl IngestError {
             Self::Unverifiable => Outcome::Unverifiable,
             Self::Malformed(_) | Self::Unmappable(_) => Outcome::Malformed,
             Self::TooLarge(_) => Outcome::TooLarge,
-            Self::TooSlow => Outcome::TooSlow,
+            Self::TooMuch(_) => Outcome::TooMuch,
+            Self::TooSlow(_) => Outcome::TooSlow,
             Self::Busy => Outcome::Busy,
+            Self::ProjectBusy => Outcome::ProjectBusy,
             Self::Unavailable(_) => Outcome::Unavailable,
         }
     }
@@ -68,14 +75,18 @@ impl IngestError {
             Self::Malformed(detail) => Problem::bad_request(detail.clone()),
             Self::Unmappable(detail) => Problem::invalid_field("", detail.clone()),
             Self::TooLarge(detail) => Problem::too_large(detail.clone()),
-            Self::TooSlow => Problem {
+            Self::TooMuch(detail) => Problem::too_large(detail.clone()),
+            Self::TooSlow(detail) => Problem {
                 status: StatusCode::REQUEST_TIMEOUT.as_u16(),
                 code: "request_timeout",
                 title: "Request timeout",
-                detail: "the body did not arrive in time".into(),
+                detail: (*detail).into(),
                 errors: Vec::new(),
             },
             Self::Busy => Problem::unavailable("too many requests are in progress"),
+            Self::ProjectBusy => {
+                Problem::unavailable("too many requests of this project are in progress")
+            }
             Self::Unavailable(detail) => Problem::unavailable(*detail),
         }
     }
@@ -96,7 +107,7 @@ impl ResponseError for IngestError {
             Self::Unverifiable => {
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_UNVERIFIABLE_SECONDS));
             }
-            Self::Busy => {
+            Self::Busy | Self::ProjectBusy => {
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_BUSY_SECONDS));
             }
             Self::UnknownAccount
@@ -104,7 +115,8 @@ impl ResponseError for IngestError {
             | Self::Malformed(_)
             | Self::Unmappable(_)
             | Self::TooLarge(_)
-            | Self::TooSlow
+            | Self::TooMuch(_)
+            | Self::TooSlow(_)
             | Self::Unavailable(_) => {}
         }
         response.json(problem)
@@ -112,18 +124,21 @@ impl ResponseError for IngestError {
 }
 
 /// An answer with the problem's status and type, to be given a body. One of 503 says when to come
-/// again.
+/// again. One to somebody who has not proved anything ends the connection: kept open, a few
+/// thousand strangers could hold all that there are.
 pub(crate) fn response(problem: &Problem) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status(problem));
     response.content_type(problem::CONTENT_TYPE);
-    if response_is_unavailable(problem) {
-        response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
+    match status(problem) {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            response.force_close();
+        }
+        _ => {}
     }
     response
-}
-
-fn response_is_unavailable(problem: &Problem) -> bool {
-    problem.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
 }
 
 fn status(problem: &Problem) -> StatusCode {
@@ -142,8 +157,11 @@ impl From<BodyError> for IngestError {
 }
 
 impl From<Exhausted> for IngestError {
-    fn from(Exhausted: Exhausted) -> Self {
-        Self::Busy
+    fn from(exhausted: Exhausted) -> Self {
+        match exhausted {
+            Exhausted::Everybody => Self::Busy,
+            Exhausted::Project => Self::ProjectBusy,
+        }
     }
 }
 
@@ -161,8 +179,10 @@ mod tests {
             (IngestError::Malformed("x".into()), 400, None),
             (IngestError::Unmappable("x".into()), 422, None),
             (IngestError::TooLarge("x".into()), 413, None),
-            (IngestError::TooSlow, 408, None),
+            (IngestError::TooMuch("x".into()), 413, None),
+            (IngestError::TooSlow("x"), 408, None),
             (IngestError::Busy, 503, Some("1")),
+            (IngestError::ProjectBusy, 503, Some("1")),
             (IngestError::Unavailable("x"), 503, Some("5")),
         ] {
             let response = error.error_response();
@@ -173,6 +193,8 @@ mod tests {
                 .get(RETRY_AFTER)
                 .map(|value| value.to_str().unwrap());
             assert_eq!(retry, retry_after, "{error}");
+            let closes = !response.head().keep_alive();
+            assert_eq!(closes, matches!(status, 401 | 404), "{error}");
             assert_eq!(headers.get("content-type").unwrap(), problem::CONTENT_TYPE);
         }
     }

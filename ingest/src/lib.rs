@@ -34,7 +34,9 @@ use app::{App, Store};
 const CONNECTIONS_MAX: usize = 4_096;
 /// How long a request's head may take to arrive.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a connection may idle between requests. Short, since everybody shares
+/// [`CONNECTIONS_MAX`]; a proxy in front must give up its idle ones sooner, or repeat.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a connection that is being closed may take to say what is left.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Short of the 30 s that a stopping process has. Requests take as long only when both their body

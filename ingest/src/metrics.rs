@@ -22,10 +22,14 @@ pub(crate) enum Outcome {
     Unknown,
     Malformed,
     TooLarge,
+    /// A callback that makes more events, or more of them, than one may.
+    TooMuch,
     /// The body did not arrive in time.
     TooSlow,
     /// As many bytes as may be are held already.
     Busy,
+    /// As many as the project may.
+    ProjectBusy,
     Unavailable,
 }
 
@@ -40,8 +44,10 @@ pub(crate) struct Outcomes {
     unknown: Counter,
     malformed: Counter,
     too_large: Counter,
+    too_much: Counter,
     too_slow: Counter,
     busy: Counter,
+    project_busy: Counter,
     unavailable: Counter,
 }
 
@@ -58,8 +64,10 @@ impl Outcomes {
             unknown: counter(&[("outcome", "unknown")]),
             malformed: counter(&[("outcome", "malformed")]),
             too_large: counter(&[("outcome", "too_large")]),
+            too_much: counter(&[("outcome", "too_much")]),
             too_slow: counter(&[("outcome", "too_slow")]),
             busy: counter(&[("outcome", "busy")]),
+            project_busy: counter(&[("outcome", "project_busy")]),
             unavailable: counter(&[("outcome", "unavailable")]),
         }
     }
@@ -75,8 +83,10 @@ impl Outcomes {
             Outcome::Unknown => &self.unknown,
             Outcome::Malformed => &self.malformed,
             Outcome::TooLarge => &self.too_large,
+            Outcome::TooMuch => &self.too_much,
             Outcome::TooSlow => &self.too_slow,
             Outcome::Busy => &self.busy,
+            Outcome::ProjectBusy => &self.project_busy,
             Outcome::Unavailable => &self.unavailable,
         };
         counter.increment(1);

@@ -133,10 +133,24 @@ impl Settings {
         if let Some(path) = file {
             builder = builder.add_source(File::from(path).format(FileFormat::Toml));
         }
-        let environment = Environment::with_prefix("CARILLON").source(Some(environment));
+        let ours = environment
+            .into_iter()
+            .filter(|(name, _)| !is_of_kubernetes(name))
+            .collect();
+        let environment = Environment::with_prefix("CARILLON").source(Some(ours));
         let raw: Raw = builder.add_source(environment).build()?.try_deserialize()?;
         raw.check(service)
     }
+}
+
+/// Kubernetes tells every container of the Services beside it: of one named `carillon` by
+/// `CARILLON_SERVICE_HOST`, `CARILLON_PORT` and the like, of one named `carillon-ingest` by
+/// `CARILLON_INGEST_…`. None of these is a setting.
+fn is_of_kubernetes(name: &str) -> bool {
+    ["CARILLON_", "CARILLON_INGEST_", "CARILLON_DISPATCHER_"]
+        .iter()
+        .filter_map(|service| name.strip_prefix(service))
+        .any(|rest| rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_"))
 }
 
 impl Raw {
@@ -369,6 +383,32 @@ mod tests {
         ] {
             assert!(load(Service::Ingest, &[(key, value)]).is_err(), "{key}");
         }
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_a_service_named_carillon_is_no_setting() {
+        let said = [
+            ("CARILLON_SERVICE_HOST", "10.0.0.1"),
+            ("CARILLON_SERVICE_PORT", "8080"),
+            ("CARILLON_SERVICE_PORT_HTTP", "8080"),
+            ("CARILLON_PORT", "tcp://10.0.0.1:8080"),
+            ("CARILLON_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("CARILLON_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("CARILLON_INGEST_SERVICE_HOST", "10.0.0.1"),
+        ];
+        load(Service::Dispatcher, &said).unwrap();
+        for unknown in ["CARILLON_PORTS", "CARILLON_SERVICES", "CARILLON_HTTP_PORT"] {
+            assert!(
+                load(Service::Ingest, &[(unknown, "1")]).is_err(),
+                "{unknown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_strangers_malformed_request_is_not_logged_as_an_error() {
+        let settings = load(Service::Ingest, &[]).unwrap();
+        assert!(settings.log.split(',').any(|one| one == "actix_http=off"));
     }
 
     #[test]

@@ -34,8 +34,18 @@ pub const UNJOURNALED_MAX: usize = 1_000;
 pub const UNJOURNALED_AGE_MS_MAX: i64 = 2_000;
 /// What is kept of a failed attempt's answer.
 pub const ANSWER_BYTES_MAX: usize = 1 << 10;
-/// Pending deliveries that one webhook holds in memory; what is beyond waits in the stream.
+/// Pending deliveries that one webhook holds in memory, those of waiting lanes aside; what is
+/// beyond waits in the stream.
 pub const WINDOW_MAX: usize = 4_096;
+/// Of these, what one lane may take; what is beyond is read again when its turn is near.
+pub const LANE_MAX: usize = 512;
+/// What a lane keeps in memory whose head waits for its retry.
+pub const PARKED_LANE_MAX: usize = 8;
+/// Lanes of one webhook that wait for a retry (`protocol.md`, the model).
+pub const PARKED_LANES_MAX: usize = 100_000;
+/// JOURNAL keeps entries for 14 days. What is younger than this is certainly still told of there;
+/// what EVENTS keeps is younger yet.
+pub const JOURNAL_CERTAIN_MS: i64 = 13 * 24 * 60 * 60 * 1_000;
 /// Registry versions older than this can no longer classify a retained event.
 pub const VERSION_HISTORY_MS: i64 = 15 * 24 * 60 * 60 * 1_000;
 /// A decoded message of our own; anything larger is not ours.

@@ -16,8 +16,8 @@ use shared::domain::delivery::FailureKind;
 use shared::domain::event::{Event, EventType, Source};
 use shared::domain::filter::Selection;
 use shared::domain::journal::{
-    AttemptEntry, EntryPlace, EpochEntry, ExhaustReason, Failure, JournalEntry, Links, Pack,
-    SkipReason, UnsentEnd,
+    AttemptEntry, Checkpoint, EntryPlace, EpochEntry, ExhaustReason, Failure, JournalEntry, Links,
+    Pack, SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
 use shared::domain::registry::{RegistryEntry, RegistryRecord};
@@ -82,7 +82,10 @@ fn pack() -> Pack {
         number: 8,
         at: AT,
         classified: position(80),
-        classified_event: Some(EventId::from_bytes([5; 16])),
+        checkpoint: Some(Checkpoint {
+            position: position(79),
+            event: EventId::from_bytes([5; 16]),
+        }),
         entries: vec![
             JournalEntry::ConfigApplied {
                 webhook,
@@ -104,15 +107,11 @@ fn pack() -> Pack {
                 reason: ExhaustReason::Schedule,
             },
             JournalEntry::Ended {
-                webhook,
-                position: position(71),
-                event: EventId::from_bytes([3; 16]),
+                attempt,
                 end: UnsentEnd::Skipped(SkipReason::Erased),
             },
             JournalEntry::Ended {
-                webhook,
-                position: position(72),
-                event: EventId::from_bytes([3; 16]),
+                attempt,
                 end: UnsentEnd::Exhausted(ExhaustReason::Expired),
             },
             JournalEntry::AccountsProjected {

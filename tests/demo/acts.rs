@@ -14,6 +14,8 @@ pub(crate) const CANDIDATE: u64 = 60_304_594;
 /// One request to ingest, and the event that must come of it.
 pub(crate) struct Act {
     pub(crate) title: &'static str,
+    /// Who sends it, in two words.
+    pub(crate) source: &'static str,
     pub(crate) url: String,
     pub(crate) callback: Callback,
     pub(crate) event: &'static str,
@@ -41,6 +43,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<Act> {
     vec![
         Act {
             title: "BambooHR calls back: an employee has changed",
+            source: "BambooHR",
             url: bamboohr.ingest_url.clone(),
             callback: providers::bamboohr(
                 &bamboohr.signing_secret,
@@ -52,6 +55,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<Act> {
         },
         Act {
             title: "The customer's own system posts an event",
+            source: "first party",
             url: format!("{}/v1/events", scene.cluster.ingest.http_url()),
             callback: first_party(&scene.tenant.key, now),
             event: "crm_contacts.updated",
@@ -59,6 +63,7 @@ pub(crate) fn all(scene: &Scene) -> Vec<Act> {
         },
         Act {
             title: "Greenhouse calls back: a candidate has changed",
+            source: "Greenhouse",
             url: greenhouse.ingest_url.clone(),
             callback: providers::greenhouse(
                 &greenhouse.signing_secret,

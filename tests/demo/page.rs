@@ -10,6 +10,7 @@ use support::stored::StoredEvent;
 use crate::acts::Act;
 use crate::fields::Fields;
 use crate::scene::{Account, HOOK_PATH, PROJECT_NAME, Scene};
+use crate::show::Row;
 
 /// Long values go on in further lines.
 const WIDTH: usize = 88;
@@ -135,7 +136,7 @@ impl Page {
     }
 
     pub(crate) fn delivered(&self, delivery: &Delivery, after: Duration) {
-        let status = delivery.answered.unwrap_or_default();
+        let status = delivery.answered.map_or(0, |answered| answered.status);
         let first = format!(
             "POST {}  {} ms after it came in",
             delivery.path,
@@ -201,6 +202,32 @@ impl Page {
             &format!("account.created for {}", names.join(" and ")),
             Ink::Plain,
         );
+    }
+
+    /// The whole show, one line an act.
+    pub(crate) fn glance(&self, rows: &[Row]) {
+        self.headline("At a glance");
+        let columns = format!(
+            "   {:<16} {:<9} {:<10} {:<24} {:<10} signatures",
+            "came in", "answered", "stored", "event", "delivered"
+        );
+        put(&self.ink(Ink::Label, &columns));
+        for row in rows {
+            let (verdict, ink) = if row.verified {
+                ("both valid", Ink::Good)
+            } else {
+                ("NOT VALID", Ink::Bad)
+            };
+            let stored = format!("EVENTS #{}", row.stored);
+            let took = format!("{} ms", row.took.as_millis());
+            put(&format!(
+                "   {:<16} {:<9} {stored:<10} {:<24} {took:<10} {}",
+                row.came_in,
+                row.answered,
+                row.event,
+                self.ink(ink, verdict)
+            ));
+        }
     }
 
     pub(crate) fn verdict(&self, text: &str) {

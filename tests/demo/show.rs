@@ -15,11 +15,24 @@ use crate::scene::Scene;
 /// For everything together.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
+/// One act on one line.
+pub(crate) struct Row {
+    pub(crate) came_in: &'static str,
+    pub(crate) answered: u16,
+    /// In EVENTS.
+    pub(crate) stored: u64,
+    pub(crate) event: &'static str,
+    /// From the request to the delivery.
+    pub(crate) took: Duration,
+    pub(crate) verified: bool,
+}
+
 /// An error unless everything was delivered and verified in time.
 pub(crate) async fn all(scene: &Scene, page: &Page) -> Result<()> {
     let deadline = Instant::now() + SHOWN_WITHIN;
     let left = || deadline.saturating_duration_since(Instant::now());
     let acts = acts::all(scene);
+    let mut rows = Vec::with_capacity(acts.len());
     for (number, act) in (1..).zip(&acts) {
         page.title(number, act.title);
         let sent_at = scene.receiver.elapsed();
@@ -28,7 +41,16 @@ pub(crate) async fn all(scene: &Scene, page: &Page) -> Result<()> {
         let delivery = delivered(scene, act.event, &act.record_id, left()).await?;
         let stored = stored(scene, act, &delivery).await?;
         page.stored(&stored);
-        page.delivered(&delivery, delivery.at.saturating_sub(sent_at));
+        let took = delivery.at.saturating_sub(sent_at);
+        page.delivered(&delivery, took);
+        rows.push(Row {
+            came_in: act.source,
+            answered: status,
+            stored: stored.sequence,
+            event: act.event,
+            took,
+            verified: delivery.verdict.verified(),
+        });
         ensure!(
             delivery.verdict.verified(),
             "the delivery of {} is not verified",
@@ -41,6 +63,7 @@ pub(crate) async fn all(scene: &Scene, page: &Page) -> Result<()> {
         told.push((account, delivery));
     }
     page.accounts_created(&told);
+    page.glance(&rows);
     scene.receiver.all_verified()?;
     let count = acts.len() + told.len();
     page.verdict(&format!("All {count} events were delivered and verified."));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future;
@@ -114,10 +114,12 @@ impl Service {
             }
         })
         .await;
-        let log = || format!("end of its log:\n{}", process.log_tail());
-        ready
-            .and_then(|ready| ready.map_err(|status| anyhow::anyhow!("{name} ended with {status}")))
-            .with_context(log)
+        let reason = match ready {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(status)) => format!("{name} ended with {status}"),
+            Err(error) => format!("{error:#}"),
+        };
+        bail!("{reason}; end of its log:\n{}", process.log_tail())
     }
 
     /// SIGKILL.

@@ -53,8 +53,7 @@ impl JournalActor {
         if self.log.is_deposed() {
             return;
         }
-        let now = self.log.now(self.replica.clock.now());
-        let Some(pack) = self.log.next_pack(now) else {
+        let Some(pack) = self.log.next_pack() else {
             return;
         };
         let entries = pack.entries.len() as u64;
@@ -81,8 +80,7 @@ impl JournalActor {
         let metrics = &self.replica.metrics;
         match committed {
             Committed::Stored(at) => {
-                let now = self.log.now(self.replica.clock.now());
-                self.log.pack_stored(at, now);
+                self.log.pack_stored(at);
                 metrics.packs.increment(1);
                 metrics.pack_entries.increment(entries);
                 let took = self.replica.clock.elapsed().saturating_sub(started);

@@ -4,11 +4,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 use shared::domain::journal::{JournalEntry, Pack};
 use shared::ids::{PartitionId, Sequence, WebhookId};
-use shared::time::Timestamp;
+use shared::time::{Clock, Timestamp};
 
 use super::journal::Entries;
 use crate::core::commits::{Classified, Commits};
@@ -17,8 +19,9 @@ pub(crate) struct PartitionLog {
     pub partition: PartitionId,
     commits: RefCell<Commits>,
     classified: Cell<Classified>,
-    /// The latest time that anything here was told; `now` never goes back (rule 22).
-    now: Cell<Timestamp>,
+    clock: Arc<dyn Clock>,
+    /// The latest `now`, and the clock's `elapsed` at it.
+    now: Cell<(Timestamp, Duration)>,
     /// Webhooks to be told when attempts may start again.
     waiting: RefCell<Vec<Recipient<GateOpened>>>,
     committer: RefCell<Option<Recipient<Entries>>>,
@@ -35,13 +38,16 @@ impl PartitionLog {
         partition: PartitionId,
         commits: Commits,
         classified: Classified,
-        now: Timestamp,
+        clock: Arc<dyn Clock>,
+        journaled_now: Timestamp,
     ) -> Rc<Self> {
+        let now = journaled_now.max(clock.now());
         Rc::new(Self {
             partition,
             commits: RefCell::new(commits),
             classified: Cell::new(classified),
-            now: Cell::new(now),
+            now: Cell::new((now, clock.elapsed())),
+            clock,
             waiting: RefCell::default(),
             committer: RefCell::default(),
             deposed: Cell::new(false),
@@ -52,11 +58,24 @@ impl PartitionLog {
         self.committer.replace(Some(committer));
     }
 
-    /// The partition's monotone time.
-    pub(crate) fn now(&self, wall: Timestamp) -> Timestamp {
-        let now = self.now.get().max(wall);
-        self.now.set(now);
-        now
+    /// The partition's time: never goes back (rule 22), and goes on at the pace of the
+    /// monotone clock while a wall clock that was ahead once has not caught up.
+    pub(crate) fn now(&self) -> Timestamp {
+        let (last, last_elapsed) = self.now.get();
+        let elapsed = self.clock.elapsed();
+        let passed = elapsed.saturating_sub(last_elapsed);
+        // Whole milliseconds only; the rest counts next time.
+        let passed_ms = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        let paced = last.plus_millis(passed_ms);
+        let wall = self.clock.now();
+        if wall > paced {
+            self.now.set((wall, elapsed));
+            wall
+        } else {
+            let counted = Duration::from_millis(u64::try_from(passed_ms).unwrap_or(u64::MAX));
+            self.now.set((paced, last_elapsed.saturating_add(counted)));
+            paced
+        }
     }
 
     pub(crate) fn set_classified(&self, classified: Classified) {
@@ -64,13 +83,19 @@ impl PartitionLog {
     }
 
     /// Adds an entry, and gives the ordinal that [`Self::stored`] reaches once it is committed.
-    pub(crate) fn push(&self, now: Timestamp, entry: JournalEntry) -> u64 {
+    pub(crate) fn push(&self, entry: JournalEntry) -> u64 {
+        let now = self.now();
         let ordinal = self.commits.borrow_mut().push(now, entry);
         if let Some(committer) = &*self.committer.borrow() {
             // A full mailbox means that it is about to look anyway.
             let _full = committer.try_send(Entries).is_err();
         }
         ordinal
+    }
+
+    /// Ordinal of the last entry that was added.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.commits.borrow().pushed()
     }
 
     pub(crate) fn stored(&self) -> u64 {
@@ -85,15 +110,16 @@ impl PartitionLog {
         self.commits.borrow_mut().forget(webhook);
     }
 
-    pub(crate) fn next_pack(&self, now: Timestamp) -> Option<Pack> {
+    pub(crate) fn next_pack(&self) -> Option<Pack> {
+        let now = self.now();
         let classified = self.classified.get();
         self.commits.borrow_mut().next_pack(now, classified)
     }
 
     /// The pack under way lies at `at`; those who waited for room are told.
-    pub(crate) fn pack_stored(&self, at: Sequence, now: Timestamp) {
+    pub(crate) fn pack_stored(&self, at: Sequence) {
         self.commits.borrow_mut().pack_stored(at);
-        if self.commits.borrow().gate_is_open(now) {
+        if self.commits.borrow().gate_is_open(self.now()) {
             for waiting in self.waiting.take() {
                 // A full mailbox means that it is about to look anyway.
                 let _full = waiting.try_send(GateOpened).is_err();
@@ -117,5 +143,62 @@ impl PartitionLog {
 
     pub(crate) fn is_deposed(&self) -> bool {
         self.deposed.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    use shared::ids::{Epoch, Position};
+
+    #[derive(Default)]
+    struct TestClock(Mutex<(i64, u64)>);
+
+    impl Clock for TestClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.0.lock().unwrap().0)
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(self.0.lock().unwrap().1)
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_neither_stops_time_nor_turns_it_back() {
+        let clock = Arc::new(TestClock::default());
+        let at = |wall: i64, elapsed: u64| *clock.0.lock().unwrap() = (wall, elapsed);
+        let classified = Classified {
+            position: Position {
+                generation: 1,
+                sequence: Sequence(0),
+            },
+            checkpoint: None,
+        };
+        at(1_000, 0);
+        let commits = Commits::new(Epoch(1), HashMap::new());
+        let journaled = Timestamp::from_millis(500);
+        let log = PartitionLog::new(
+            PartitionId(0),
+            commits,
+            classified,
+            clock.clone(),
+            journaled,
+        );
+        let now = || log.now().as_millis();
+        assert_eq!(now(), 1_000);
+        // Two days ahead, once; then right again.
+        at(172_801_000, 10);
+        assert_eq!(now(), 172_801_000);
+        at(1_020, 20);
+        assert_eq!(now(), 172_801_010);
+        at(6_020, 5_020);
+        assert_eq!(now(), 172_806_010);
+        // The wall clock has caught up.
+        at(172_900_000, 6_000);
+        assert_eq!(now(), 172_900_000);
     }
 }

@@ -26,7 +26,7 @@ use crate::io::takeover::{Takeover, TakeoverError, take_over};
 const TAKEOVERS_AT_ONCE: usize = 8;
 const TAKEOVER_RETRY: Duration = Duration::from_millis(500);
 /// Attempts that are under way at SIGTERM may end within this.
-const DRAIN_ATTEMPTS: Duration = Duration::from_secs(24);
+const DRAIN_ATTEMPTS: Duration = Duration::from_secs(20);
 /// And then their outcomes may be committed within this.
 const DRAIN_COMMITS: Duration = Duration::from_secs(4);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
@@ -35,6 +35,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 pub(crate) struct Node {
     replica: Rc<Replica>,
     partitions: BTreeMap<PartitionId, Owned>,
+    projector: tokio::task::JoinHandle<()>,
     tail: Tail,
 }
 
@@ -53,8 +54,13 @@ pub(crate) enum NodeError {
     Takeover(#[from] TakeoverError),
     #[error("EVENTS holds what this release cannot read: {0}")]
     Unreadable(String),
-    #[error("outcomes could not be committed before the deadline")]
-    Uncommitted,
+    #[error("partition {0} ended by a fault")]
+    PartitionEnded(PartitionId),
+    #[error("the projector of account events ended by a fault")]
+    ProjectorEnded,
+    /// Endpoints may have taken what is not journaled: those deliveries are repeated.
+    #[error("attempts or outcomes were abandoned at the deadline")]
+    Abandoned,
 }
 
 impl Node {
@@ -72,8 +78,19 @@ impl Node {
         patiently("the registry", || replica.view.catch_up()).await;
         let mut partitions = BTreeMap::new();
         let mut targets = BTreeMap::new();
+        let mut all_owned = true;
         for takeover in taken {
-            let takeover = takeover?;
+            let takeover = match takeover {
+                Ok(takeover) => takeover,
+                // It stops alone, with an alarm; the others are not at fault (rule 7).
+                Err(error @ TakeoverError::Stopped(_)) => {
+                    tracing::error!(%error, "a partition is not taken");
+                    replica.metrics.partitions_stopped.increment(1);
+                    all_owned = false;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let partition = takeover.partition;
             let projected = takeover.fold.projected;
             let (actor, log) = PartitionActor::new(Rc::clone(&replica), takeover, known);
@@ -88,13 +105,14 @@ impl Node {
                 },
             );
         }
-        replica.ready.store(true, Ordering::Release);
+        replica.ready.store(all_owned, Ordering::Release);
         let projector = Projector::new(Rc::clone(&replica), targets);
-        actix_rt::spawn(projector.run());
+        let projector = actix_rt::spawn(projector.run());
         let tail = Tail::new(replica.nats.events.clone(), subjects::EVENTS_ALL, known);
         Ok(Self {
             replica,
             partitions,
+            projector,
             tail,
         })
     }
@@ -110,7 +128,8 @@ impl Node {
             tokio::select! {
                 () = &mut shutdown => break,
                 batch = self.tail.next() => self.spread(batch).await?,
-                Some(change) = changes.recv() => self.registry_changed(&change).await,
+                Some(change) = changes.recv() => self.registry_changed(&change).await?,
+                _ended = &mut self.projector => return Err(NodeError::ProjectorEnded),
             }
         }
         self.drain().await
@@ -142,15 +161,15 @@ impl Node {
             });
             stretch.events.extend(decoded);
         }
-        join_all(stretches.into_iter().filter_map(|(partition, stretch)| {
+        let sent = stretches.into_iter().filter_map(|(partition, stretch)| {
             let owned = self.partitions.get(&partition)?;
-            Some(owned.address.send(TailStretch(stretch)))
-        }))
-        .await;
-        Ok(())
+            let sent = owned.address.send(TailStretch(stretch));
+            Some(async move { owned.check(partition, sent.await) })
+        });
+        join_all(sent).await.into_iter().collect()
     }
 
-    async fn registry_changed(&self, change: &Change) {
+    async fn registry_changed(&self, change: &Change) -> Result<(), NodeError> {
         let webhooks = match &change.what {
             Changed::Webhook(id) => vec![*id],
             Changed::ProjectDeleted => self.replica.view.read(|state| {
@@ -160,14 +179,17 @@ impl Node {
                     .map(|webhook| webhook.id)
                     .collect()
             }),
-            Changed::Account(_) | Changed::Other => return,
+            Changed::Account(_) | Changed::Other => return Ok(()),
         };
         let partition = self.replica.nats.partitions.of(change.project);
         if let Some(owned) = self.partitions.get(&partition) {
-            let moved = RegistryMoved { webhooks };
-            // A stopped partition has said so itself.
-            let _stopped = owned.address.send(moved).await.is_err();
+            let moved = RegistryMoved {
+                webhooks,
+                sequence: change.sequence,
+            };
+            owned.check(partition, owned.address.send(moved).await)?;
         }
+        Ok(())
     }
 
     /// Lets attempts end and commits what came of them, so that a clean stop repeats nothing.
@@ -175,21 +197,34 @@ impl Node {
         self.replica.draining.set(true);
         self.replica.ready.store(false, Ordering::Release);
         let attempts_end = wait_until(DRAIN_ATTEMPTS, || self.replica.slots.attempts() == 0);
-        if !attempts_end.await {
+        let attempts_ended = attempts_end.await;
+        if !attempts_ended {
             tracing::warn!(
                 attempts = self.replica.slots.attempts(),
                 "attempts were still under way at the deadline and will be repeated"
             );
         }
         let committed = wait_until(DRAIN_COMMITS, || {
-            self.partitions
-                .values()
-                .all(|owned| owned.log.is_empty() || owned.log.is_deposed())
+            self.partitions.values().all(|owned| owned.log.is_empty())
         });
-        if committed.await {
+        if committed.await && attempts_ended {
             Ok(())
         } else {
-            Err(NodeError::Uncommitted)
+            Err(NodeError::Abandoned)
+        }
+    }
+}
+
+impl Owned {
+    /// A partition that was deposed has said so itself; one that ended otherwise is a fault.
+    fn check(
+        &self,
+        partition: PartitionId,
+        sent: Result<(), actix::MailboxError>,
+    ) -> Result<(), NodeError> {
+        match sent {
+            Err(_) if !self.log.is_deposed() => Err(NodeError::PartitionEnded(partition)),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 }

@@ -11,8 +11,10 @@ use actix::{Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as
 use actix::{Handler, WrapFuture as _};
 use shared::domain::webhook::Webhook;
 use shared::ids::{PartitionId, Sequence, WebhookId};
+use shared::limits::JOURNAL_CERTAIN_MS;
 use shared::nats::Unavailable;
 use shared::subjects;
+use shared::time::Timestamp;
 
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
@@ -20,8 +22,9 @@ use super::shared_state::Replica;
 use super::webhook::{Offered, Update, WebhookActor};
 use crate::core::commits::Commits;
 use crate::core::delivery::{Deliveries, Past};
-use crate::core::fold::PartitionFold;
-use crate::core::partition::{Configured, Offers, Partition, Stretch};
+use crate::core::fold::WebhookFold;
+use crate::core::lanes::Bounds;
+use crate::core::partition::{Offers, Partition, Stretch};
 use crate::io::events;
 use crate::io::takeover::Takeover;
 
@@ -43,6 +46,10 @@ pub(crate) struct PartitionActor {
     /// The stream is known to reach this; what lies between is read when the tail left a gap.
     known: Sequence,
     scanning: bool,
+    /// What JOURNAL tells of webhooks whose actors are not started yet.
+    pasts: HashMap<WebhookId, Past>,
+    /// Nothing in EVENTS lies at or below.
+    events_origin: Sequence,
     /// Ordinals in the log and the registry sequences that hold once those are stored.
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
@@ -58,6 +65,7 @@ pub(crate) struct TailStretch(pub Stretch);
 #[rtype(result = "()")]
 pub(crate) struct RegistryMoved {
     pub webhooks: Vec<WebhookId>,
+    pub sequence: Sequence,
 }
 
 impl PartitionActor {
@@ -81,19 +89,21 @@ impl PartitionActor {
             .map(|(webhook, fold)| (*webhook, fold.links))
             .collect();
         let mut core = Partition::new(replica.nats.generation, &fold);
-        let owned = webhooks_of(&replica, id);
-        for webhook in &owned {
-            if let Some(fold) = fold.webhooks.get(&webhook.id) {
-                core.restore(webhook, &fold.configs);
+        let mut pasts = HashMap::new();
+        for webhook in webhooks_of(&replica, id) {
+            let told = fold.webhooks.remove(&webhook.id);
+            if let Some(fold) = told.or_else(|| forgotten(&webhook, fold.now)) {
+                core.restore(&webhook, &fold.configs);
+                pasts.insert(webhook.id, fold.past);
             }
         }
         // Without a webhook that looks back, reading begins where the tail does.
         let origin = core.earliest_start().unwrap_or(known).max(events_origin);
         core.start_scan(origin);
-        let now = fold.now.max(replica.clock.now());
+        let clock = Arc::clone(&replica.clock);
         let commits = Commits::new(epoch, links);
-        let log = PartitionLog::new(id, commits, core.classified(), now);
-        let mut actor = Self {
+        let log = PartitionLog::new(id, commits, core.classified(), clock, fold.now);
+        let actor = Self {
             id,
             replica,
             core,
@@ -103,40 +113,42 @@ impl PartitionActor {
             lagging: BTreeSet::new(),
             known,
             scanning: false,
+            pasts,
+            events_origin,
             applying: VecDeque::new(),
             journal: None,
         };
-        for webhook in &owned {
-            actor.restore_webhook(webhook, &mut fold);
-        }
         (actor, log)
     }
 
-    /// Starts the actor of a webhook that JOURNAL knows.
-    fn restore_webhook(&mut self, webhook: &Arc<Webhook>, fold: &mut PartitionFold) {
-        let Some(history) = self.core.history(webhook.id) else {
-            return;
-        };
-        let (Some(start), false) = (history.start(), history.is_deleted()) else {
-            return;
-        };
-        let past = fold
-            .webhooks
-            .get_mut(&webhook.id)
-            .map(|fold| std::mem::take(&mut fold.past))
-            .unwrap_or_default();
-        let after = start.previous().max(self.core.scanned());
-        self.start_webhook(webhook, after, past);
+    /// Says again what holds, applies what was decided while nobody owned the partition, and
+    /// only then starts the webhooks: a deleted one must not send once more.
+    fn start_webhooks(&mut self) {
+        let applied = self.replica.view.read(|state| state.applied());
+        for webhook in webhooks_of(&self.replica, self.id) {
+            for entry in self.core.restated(webhook.id) {
+                self.log.push(entry);
+            }
+            self.configure(&webhook);
+        }
+        self.applying.push_back((self.log.pushed(), applied));
+        self.pasts.clear();
     }
 
-    fn start_webhook(&mut self, webhook: &Arc<Webhook>, after: Sequence, past: Past) {
-        let history = self.core.history(webhook.id).cloned().unwrap_or_default();
+    fn start_webhook(&mut self, webhook: &Arc<Webhook>) {
+        let Some(history) = self.core.history(webhook.id).cloned() else {
+            return;
+        };
+        let Some(start) = history.start() else {
+            return;
+        };
         let core = Deliveries::new(
             webhook.id,
             self.replica.nats.generation,
             webhook.definition.policy.clone(),
-            after,
-            past,
+            start.previous().max(self.events_origin),
+            self.pasts.remove(&webhook.id).unwrap_or_default(),
+            Bounds::default(),
         );
         let actor = WebhookActor::new(
             Rc::clone(&self.replica),
@@ -150,61 +162,65 @@ impl PartitionActor {
         self.lagging.insert(webhook.id);
     }
 
-    /// Applies what the registry says of a webhook, if that is news.
+    /// Applies what the registry says of a webhook, and sees to it that its actor knows.
     fn configure(&mut self, webhook: &Arc<Webhook>) {
-        let Some(configured) = self.core.configure(webhook) else {
-            return;
-        };
-        let Configured {
-            entries,
-            starts_after,
-            deleted,
-        } = configured;
-        let now = self.log.now(self.replica.clock.now());
-        for entry in entries {
-            let ordinal = self.log.push(now, entry);
-            self.applying.push_back((ordinal, webhook.sequence));
+        if let Some(entries) = self.core.configure(webhook) {
+            for entry in entries {
+                self.log.push(entry);
+            }
         }
-        if let Some(after) = starts_after {
-            self.start_webhook(webhook, after, Past::default());
+        if !webhook.deleted && !self.webhooks.contains_key(&webhook.id) {
+            self.start_webhook(webhook);
         }
-        self.update(webhook.id);
-        if deleted {
-            self.core.remove(webhook.project, webhook.id);
-            self.log.forget(webhook.id);
-        }
+        self.update(webhook);
     }
 
     /// Tells a webhook its configuration and how far the stream reaches; again later, when its
-    /// mailbox is full. A deleted one is told once more and let go.
-    fn update(&mut self, id: WebhookId) {
-        let Some(address) = self.webhooks.get(&id) else {
-            self.lagging.remove(&id);
+    /// mailbox is full. A deleted one is let go once it was told.
+    fn update(&mut self, webhook: &Arc<Webhook>) {
+        let id = webhook.id;
+        let told = match (self.webhooks.get(&id), self.core.history(id)) {
+            (Some(address), Some(history)) => {
+                let update = Update {
+                    webhook: Arc::clone(webhook),
+                    history: history.clone(),
+                    scanned: self.core.scanned(),
+                };
+                address.try_send(update).is_ok()
+            }
+            (None, _) | (_, None) => true,
+        };
+        if !told {
+            self.lagging.insert(id);
             return;
-        };
-        let webhook = self.replica.view.read(|state| state.webhook(id).cloned());
-        let (Some(webhook), Some(history)) = (webhook, self.core.history(id).cloned()) else {
-            self.lagging.remove(&id);
-            return;
-        };
-        let deleted = history.is_deleted();
-        let update = Update {
-            webhook,
-            history,
-            scanned: self.core.scanned(),
-        };
-        match address.try_send(update) {
-            Ok(()) => {
-                self.lagging.remove(&id);
-                if deleted {
-                    // Its attempts under way hold it until they end.
-                    self.webhooks.remove(&id);
+        }
+        self.lagging.remove(&id);
+        if webhook.deleted {
+            // Its attempts under way hold the actor until they end.
+            self.webhooks.remove(&id);
+            self.core.remove(webhook.project, id);
+            self.log.forget(id);
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        for id in self.lagging.clone() {
+            let webhook = self.replica.view.read(|state| state.webhook(id).cloned());
+            match webhook {
+                Some(webhook) => self.update(&webhook),
+                None => {
+                    self.lagging.remove(&id);
                 }
             }
-            Err(_) => {
-                self.lagging.insert(id);
-            }
         }
+        let committer_runs = self.journal.as_ref().is_none_or(Addr::connected);
+        if !committer_runs && !self.log.is_deposed() {
+            tracing::error!(partition = self.id.0, "the partition's committer has ended");
+            // The node sees that the partition ended without having been deposed, and ends too.
+            ctx.stop();
+            return;
+        }
+        self.progress(ctx);
     }
 
     fn take(&mut self, stretch: &Stretch, ctx: &mut Context<Self>) {
@@ -298,6 +314,13 @@ async fn read_stretch(
     read
 }
 
+/// JOURNAL has forgotten by age what it once told of a webhook that has been as it is for long.
+fn forgotten(webhook: &Webhook, now: Timestamp) -> Option<WebhookFold> {
+    let latest = webhook.versions.last()?;
+    let is_old = now.millis_since(latest.at) >= JOURNAL_CERTAIN_MS;
+    is_old.then(WebhookFold::default)
+}
+
 /// The webhooks whose projects lie in the partition, deleted ones included.
 fn webhooks_of(replica: &Replica, partition: PartitionId) -> Vec<Arc<Webhook>> {
     let partitions = replica.nats.partitions;
@@ -325,17 +348,9 @@ impl Actor for PartitionActor {
         .start();
         self.log.set_committer(journal.clone().recipient());
         self.journal = Some(journal);
-        // What was decided while nobody owned the partition.
-        for webhook in webhooks_of(&self.replica, self.id) {
-            self.configure(&webhook);
-        }
+        self.start_webhooks();
         self.scan(ctx);
-        ctx.run_interval(TICK, |actor, ctx| {
-            for id in actor.lagging.clone() {
-                actor.update(id);
-            }
-            actor.progress(ctx);
-        });
+        ctx.run_interval(TICK, Self::tick);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -361,6 +376,7 @@ impl Handler<RegistryMoved> for PartitionActor {
                 self.configure(&webhook);
             }
         }
+        self.applying.push_back((self.log.pushed(), moved.sequence));
         self.progress(ctx);
     }
 }

@@ -21,11 +21,14 @@ use shared::nats::read::{StoredMessage, last_matching};
 use shared::nats::tail::Tail;
 use shared::partition::lane_hash;
 use shared::subjects;
+use tokio::time::Instant;
 
 use super::log::PartitionLog;
 use super::shared_state::Replica;
 
 const RETRY: Duration = Duration::from_millis(500);
+/// How often cursors are said again; well below EVENTS' retention.
+const RESTATE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) struct Projector {
     replica: Rc<Replica>,
@@ -43,6 +46,16 @@ impl Target {
     pub(crate) fn new(log: Rc<PartitionLog>, cursor: Sequence) -> Self {
         Self { log, cursor }
     }
+
+    /// Says again how far it got: JOURNAL and EVENTS forget by age, and a lost cursor would tell
+    /// of every account anew.
+    fn restate(&self) {
+        if self.cursor > Sequence(0) {
+            self.log.push(JournalEntry::AccountsProjected {
+                registry_sequence: self.cursor,
+            });
+        }
+    }
 }
 
 impl Projector {
@@ -55,14 +68,21 @@ impl Projector {
         for (partition, target) in &mut self.targets {
             let found = last_published(&self.replica, *partition).await;
             target.cursor = target.cursor.max(found);
+            target.restate();
         }
         let after = self.targets.values().map(|target| target.cursor).min();
         let registry = self.replica.nats.registry.clone();
         let filter = subjects::registry_accounts();
         let mut tail = Tail::new(registry, filter, after.unwrap_or_default());
+        let mut restate = tokio::time::interval_at(Instant::now() + RESTATE, RESTATE);
         loop {
-            for message in tail.next().await.messages {
-                self.project(&message).await;
+            tokio::select! {
+                batch = tail.next() => {
+                    for message in &batch.messages {
+                        self.project(message).await;
+                    }
+                }
+                _ = restate.tick() => self.targets.values().for_each(Target::restate),
             }
         }
     }
@@ -88,10 +108,7 @@ impl Projector {
             self.replica.metrics.accounts_projected.increment(1);
         }
         target.cursor = message.sequence;
-        let entry = JournalEntry::AccountsProjected {
-            registry_sequence: message.sequence,
-        };
-        target.log.push(target.log.now(now), entry);
+        target.restate();
     }
 }
 

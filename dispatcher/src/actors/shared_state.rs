@@ -8,6 +8,7 @@ use shared::http_client::GuardedClient;
 use shared::nats::Nats;
 use shared::nats::registry_view::RegistryView;
 use shared::time::Clock;
+use tokio::sync::Semaphore;
 
 use crate::applied::Applied;
 use crate::metrics::DispatcherMetrics;
@@ -17,6 +18,8 @@ use crate::metrics::DispatcherMetrics;
 const ATTEMPTS_MAX: usize = 512;
 /// Bodies kept from the tail for their first attempt; what does not fit is read again.
 const BODY_BYTES_MAX: usize = 64 << 20;
+/// Backlogs that are read at once.
+pub(crate) const BACKLOG_READS_MAX: usize = 8;
 
 pub(crate) struct Replica {
     pub nats: Nats,
@@ -27,6 +30,8 @@ pub(crate) struct Replica {
     pub applied: Arc<Applied>,
     pub slots: Slots,
     pub bodies: BodyBudget,
+    /// Reads of backlogs under way: each holds a consumer and up to 8 MiB.
+    pub backlog_turns: Semaphore,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
     /// Whether all partitions are owned and delivered.

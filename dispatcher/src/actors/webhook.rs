@@ -70,7 +70,14 @@ struct AttemptDone {
 
 #[derive(Debug, actix::Message)]
 #[rtype(result = "()")]
-struct BacklogDone(Option<Stretch>);
+struct ReadDone(Option<Stretch>, Purpose);
+
+/// Which of the core's two reads.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Backlog,
+    Again,
+}
 
 impl WebhookActor {
     pub(crate) fn new(
@@ -94,7 +101,7 @@ impl WebhookActor {
     }
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
-        let now = self.log.now(self.replica.clock.now());
+        let now = self.log.now();
         let before = self.core.in_flight();
         let gate_is_open = self.log.gate_is_open(now) && !self.replica.draining.get();
         let context = StepContext {
@@ -115,7 +122,9 @@ impl WebhookActor {
             self.perform(effect, context.now, ctx);
         }
         self.effects = effects;
-        if !gate_is_open && !self.waits_for_gate && self.core.wants_more(context.now) {
+        if gate_is_open {
+            self.waits_for_gate = false;
+        } else if !self.waits_for_gate && self.core.wants_more(context.now) {
             self.waits_for_gate = true;
             self.replica.metrics.gate_closed.increment(1);
             self.log.wait_for_gate(ctx.address().recipient());
@@ -126,9 +135,10 @@ impl WebhookActor {
         match effect {
             Effect::Attempt(attempt) => self.attempt(attempt, ctx),
             Effect::Journal(entry) => {
-                self.log.push(now, entry);
+                self.log.push(entry);
             }
-            Effect::ReadBacklog { after, known } => self.read_backlog(after, known, ctx),
+            Effect::ReadBacklog { after, known } => self.read(after, known, Purpose::Backlog, ctx),
+            Effect::ReadAgain { after, through } => self.read(after, through, Purpose::Again, ctx),
             Effect::WakeAt(at) => {
                 if let Some(handle) = self.wake.take() {
                     ctx.cancel_future(handle);
@@ -165,12 +175,20 @@ impl WebhookActor {
         });
     }
 
-    fn read_backlog(&mut self, after: Sequence, known: Sequence, ctx: &mut Context<Self>) {
+    fn read(
+        &mut self,
+        after: Sequence,
+        known: Sequence,
+        purpose: Purpose,
+        ctx: &mut Context<Self>,
+    ) {
         let replica = Rc::clone(&self.replica);
         let filter = subjects::events_of_project(self.partition(), self.webhook.project);
         let own = ctx.address();
         replica.metrics.backlog_reads.increment(1);
         actix_rt::spawn(async move {
+            // Closed never: the replica holds it.
+            let _turn = replica.backlog_turns.acquire().await;
             let read =
                 events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
             let stretch = match read {
@@ -182,14 +200,15 @@ impl WebhookActor {
                 }
             };
             #[expect(clippy::disallowed_methods, reason = "a reply; one read at a time")]
-            own.do_send(BacklogDone(stretch));
+            own.do_send(ReadDone(stretch, purpose));
         });
     }
 
     fn keep_bodies(&mut self, offer: &Offer, events: Vec<Arc<Event>>) {
         for (owed, event) in offer.matches.iter().zip(events) {
             if owed.skipped.is_none() && self.replica.bodies.take(event.body.len()) {
-                self.bodies.insert(owed.sequence, event);
+                let replaced = self.bodies.insert(owed.sequence, event);
+                self.give_back(replaced);
             }
         }
     }
@@ -198,6 +217,12 @@ impl WebhookActor {
         let event = self.bodies.remove(&sequence)?;
         self.replica.bodies.give_back(event.body.len());
         Some(event)
+    }
+
+    fn give_back(&self, events: impl IntoIterator<Item = Arc<Event>>) {
+        for event in events {
+            self.replica.bodies.give_back(event.body.len());
+        }
     }
 
     /// Bodies of what the core did not take: they would be held for nothing.
@@ -305,9 +330,8 @@ impl Actor for WebhookActor {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.replica.metrics.webhooks.decrement(1.0);
-        for event in self.bodies.values() {
-            self.replica.bodies.give_back(event.body.len());
-        }
+        let held = std::mem::take(&mut self.bodies);
+        self.give_back(held.into_values());
         self.replica.slots.moved(self.core.in_flight(), 0);
         if std::thread::panicking() {
             self.replica.metrics.webhook_panics.increment(1);
@@ -339,16 +363,22 @@ impl Handler<Update> for WebhookActor {
     type Result = ();
 
     fn handle(&mut self, message: Update, ctx: &mut Self::Context) {
-        let deleted = message.history.is_deleted();
+        // First, and nothing else: a step of another kind could start one more attempt.
+        if message.history.is_deleted() {
+            self.step(Input::Deleted, ctx);
+            let held = std::mem::take(&mut self.bodies);
+            self.give_back(held.into_values());
+            // A timer would hold the actor until it fires.
+            if let Some(handle) = self.wake.take() {
+                ctx.cancel_future(handle);
+            }
+            return;
+        }
         if message.history.latest() > self.history.latest() {
             self.history = message.history;
             let policy = message.webhook.definition.policy.clone();
             self.webhook = message.webhook;
             self.step(Input::Configured(policy), ctx);
-        }
-        if deleted {
-            self.step(Input::Deleted, ctx);
-            return;
         }
         let nudge = Offer {
             after: message.scanned,
@@ -374,12 +404,12 @@ impl Handler<AttemptDone> for WebhookActor {
     }
 }
 
-impl Handler<BacklogDone> for WebhookActor {
+impl Handler<ReadDone> for WebhookActor {
     type Result = ();
 
-    fn handle(&mut self, BacklogDone(stretch): BacklogDone, ctx: &mut Self::Context) {
+    fn handle(&mut self, ReadDone(stretch, purpose): ReadDone, ctx: &mut Self::Context) {
         let Some(stretch) = stretch else {
-            self.step(Input::BacklogFailed, ctx);
+            self.step(Input::ReadFailed, ctx);
             return;
         };
         let (matches, events): (Vec<_>, Vec<_>) = stretch
@@ -395,7 +425,11 @@ impl Handler<BacklogDone> for WebhookActor {
             matches,
         };
         self.keep_bodies(&offer, events);
-        self.step(Input::BacklogRead(offer), ctx);
+        let input = match purpose {
+            Purpose::Backlog => Input::BacklogRead(offer),
+            Purpose::Again => Input::ReadAgain(offer),
+        };
+        self.step(input, ctx);
         self.drop_unwanted_bodies();
     }
 }

@@ -6,13 +6,14 @@ use std::future::{Ready, ready};
 use std::pin::Pin;
 
 use actix_web::http::header::AUTHORIZATION;
-use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use shared::ids::ProjectId;
+use shared::ids::{KeyId, ProjectId};
 use shared::secret::{Secret, hash_key};
 
 use super::error::ApiError;
+use super::open_app::OpenApp;
 use crate::app::App;
 
 /// What entries made by the operator are signed with in the audit.
@@ -29,6 +30,33 @@ pub(crate) struct Principal {
     pub(crate) project: ProjectId,
     /// The key's id, for the audit.
     pub(crate) by: String,
+    key: KeyId,
+    key_hash: [u8; 32],
+}
+
+/// Somebody whose right to call was checked, and can be checked again after a wait.
+pub(crate) trait Caller {
+    /// From memory. Must be asked once a body has been read: that can take longer than the 5 s
+    /// within which a revocation holds.
+    fn recheck(&self, app: &App) -> Result<(), ApiError>;
+}
+
+impl Caller for Admin {
+    fn recheck(&self, app: &App) -> Result<(), ApiError> {
+        check_current(app)
+    }
+}
+
+impl Caller for Principal {
+    fn recheck(&self, app: &App) -> Result<(), ApiError> {
+        check_current(app)?;
+        let holder = app.view.read(|state| state.api_key(&self.key_hash));
+        if holder == Some((self.project, self.key)) {
+            Ok(())
+        } else {
+            Err(NO_KEY)
+        }
+    }
 }
 
 impl FromRequest for Admin {
@@ -45,15 +73,15 @@ impl FromRequest for Principal {
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let (app, credential) = (app(request), credential(request));
+        let (app, credential) = (OpenApp::of(request), credential(request));
         Box::pin(async move { principal(&*app?, credential).await })
     }
 }
 
 fn admin(request: &HttpRequest) -> Result<Admin, ApiError> {
-    let app = app(request)?;
+    let app = OpenApp::of(request)?;
     match credential(request) {
-        Some(Credential::Bearer(token)) if app.admin_token.matches(token.reveal()) => {}
+        Some(Credential::Bearer(token)) if is_same(&token, &app.admin_token) => {}
         Some(Credential::Bearer(_) | Credential::BasicUser(_)) | None => {
             return Err(ApiError::Unauthorized(
                 "send the admin token as Authorization: Bearer",
@@ -64,13 +92,20 @@ fn admin(request: &HttpRequest) -> Result<Admin, ApiError> {
     Ok(Admin)
 }
 
+/// Compares hashes, which are of one length: comparing the texts, of which only those of equal
+/// length take their time, would tell the token's length.
+fn is_same(given: &Secret, token: &Secret) -> bool {
+    let hash = |secret: &Secret| STANDARD.encode(hash_key(secret.reveal()));
+    Secret::new(hash(token)).matches(&hash(given))
+}
+
 /// `protocol.md`, rule 4: before a key is called unknown, the projection is brought up to date.
 async fn principal(app: &App, credential: Option<Credential>) -> Result<Principal, ApiError> {
     let (Credential::Bearer(key) | Credential::BasicUser(key)) = credential.ok_or(NO_KEY)?;
     // Without this a revoked key could pass for as long as JetStream is away.
     check_current(app)?;
-    let hash = hash_key(key.reveal());
-    let look = || app.view.read(|state| state.api_key(&hash));
+    let key_hash = hash_key(key.reveal());
+    let look = || app.view.read(|state| state.api_key(&key_hash));
     let found = match look() {
         Some(found) => Some(found),
         None => {
@@ -82,6 +117,8 @@ async fn principal(app: &App, credential: Option<Credential>) -> Result<Principa
     Ok(Principal {
         project,
         by: key.to_string(),
+        key,
+        key_hash,
     })
 }
 
@@ -91,12 +128,6 @@ fn check_current(app: &App) -> Result<(), ApiError> {
     }
     let error = "the registry view was not confirmed for 5 s";
     Err(ApiError::Unavailable(error.to_owned()))
-}
-
-fn app(request: &HttpRequest) -> Result<web::Data<App>, ApiError> {
-    let app = request.app_data::<web::Data<App>>();
-    app.cloned()
-        .ok_or_else(|| ApiError::internal("the listener has no app"))
 }
 
 enum Credential {
@@ -126,6 +157,20 @@ fn parse(header: &str) -> Option<Credential> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_admin_token_itself_is_the_same() {
+        let token = Secret::new("0123456789abcdef");
+        for (given, same) in [
+            ("0123456789abcdef", true),
+            ("0123456789abcdeF", false),
+            ("0123456789abcde", false),
+            ("0123456789abcdef0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_same(&Secret::new(given), &token), same, "{given}");
+        }
+    }
 
     #[test]
     fn credentials_come_as_bearer_or_as_basic_user() {

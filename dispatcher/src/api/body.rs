@@ -1,4 +1,5 @@
-//! Request bodies: read by the handler after the caller is known, within bounds of size and time.
+//! Request bodies: read by the handler after the caller is known, within bounds of size and time;
+//! and since that can take long, the caller is looked at once more afterwards.
 
 use std::future::{Ready, ready};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use serde_json::Value;
 use shared::limits::API_BODY_BYTES_MAX;
 use shared::problem::Problem;
 
+use super::auth::Caller;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::open_app::OpenApp;
 
 /// For the whole body; a slower sender holds a connection for nothing.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
@@ -38,14 +41,21 @@ impl FromRequest for Body {
 }
 
 impl Body {
-    /// The fields of the JSON object that the body is. 400 when it is none, 413 above 256 KiB.
-    pub(crate) async fn fields(self) -> Result<Fields, ApiError> {
+    /// The fields of the JSON object that the body is. 400 when it is none, 413 above 256 KiB,
+    /// 401 and 503 when it arrived after the caller's key was revoked, or while we are stopping.
+    pub(crate) async fn fields(
+        self,
+        caller: &impl Caller,
+        app: &OpenApp,
+    ) -> Result<Fields, ApiError> {
         if !self.is_json {
             return Err(ApiError::bad_request("the body must be application/json"));
         }
         let body = tokio::time::timeout(BODY_WITHIN, read(self.payload))
             .await
             .map_err(|_| ApiError::bad_request("the body did not arrive within 30 s"))??;
+        app.check_still_open()?;
+        caller.recheck(app)?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(members)) => Ok(Fields::new(members)),
             Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),

@@ -23,6 +23,9 @@ pub(crate) enum ApiError {
     /// The thing changed between reading and appending. Handlers try again on it.
     #[error("changed meanwhile")]
     MovedOn,
+    /// Nothing was done, and this replica can do nothing at the moment.
+    #[error("{0}")]
+    Closed(&'static str),
     /// Whether it holds is unknown.
     #[error("{0}")]
     Unavailable(String),
@@ -56,6 +59,7 @@ impl ApiError {
                 ..Problem::unauthorized()
             },
             Self::MovedOn => Problem::conflict("others keep changing it; try again"),
+            Self::Closed(detail) => Problem::unavailable(*detail),
             Self::Unavailable(_) => Problem::unavailable(
                 "the registry cannot be reached; look whether it holds, or repeat",
             ),
@@ -81,7 +85,7 @@ impl From<ExecuteError> for ApiError {
         match error {
             ExecuteError::Refused(CommandError::NotFound) => Self::not_found(),
             ExecuteError::Refused(CommandError::Stale) => Self::MovedOn,
-            ExecuteError::Refused(limit @ CommandError::LimitReached(_)) => {
+            ExecuteError::Refused(limit @ CommandError::LimitReached { .. }) => {
                 Self::Refused(Problem::conflict(limit.to_string()))
             }
             ExecuteError::Unavailable(detail) => Self::Unavailable(detail),
@@ -99,7 +103,7 @@ impl ResponseError for ApiError {
         match self {
             Self::Unavailable(error) => tracing::warn!(%error, "management call not answered"),
             Self::Internal(error) => tracing::error!(%error, "management call failed"),
-            Self::Refused(_) | Self::Unauthorized(_) | Self::MovedOn => {}
+            Self::Refused(_) | Self::Unauthorized(_) | Self::MovedOn | Self::Closed(_) => {}
         }
         respond(&self.problem())
     }

@@ -19,13 +19,14 @@ use shared::domain::registry::RegistryState;
 use shared::problem::{self, Problem};
 
 use self::error::ApiError;
-use crate::app::App;
+use crate::app::{App, AppSlot};
 
 mod auth;
 mod body;
 mod error;
 mod etag;
 mod fields;
+mod open_app;
 mod page;
 mod v1;
 
@@ -38,13 +39,13 @@ const SHUTDOWN_SECONDS: u64 = 10;
 /// Read, change, append: repeated this often when others change the same thing meanwhile.
 const CHANGE_TRIES: usize = 5;
 
-/// Serves until the returned server is stopped. One worker: a call is a look into memory and an
-/// append, and deliveries want the cores.
-pub fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<Server> {
-    let app = web::Data::from(app);
+/// Serves until the returned server is stopped; whatever the slot does not hold open gets 503. One
+/// worker: a call is a look into memory and an append, and deliveries want the cores.
+pub fn serve(listener: TcpListener, slot: Arc<AppSlot>) -> std::io::Result<Server> {
+    let slot = web::Data::from(slot);
     let server = HttpServer::new(move || {
         actix_web::App::new()
-            .app_data(app.clone())
+            .app_data(slot.clone())
             .configure(configure)
     })
     .workers(1)
@@ -57,7 +58,7 @@ pub fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<Server> {
     Ok(server)
 }
 
-/// All routes. The application data must hold an [`App`].
+/// All routes. The application data must hold an [`AppSlot`].
 pub fn configure(config: &mut web::ServiceConfig) {
     let v1 = web::scope("/v1").configure(v1::configure);
     config

@@ -59,6 +59,13 @@ impl ConfigHistory {
         });
     }
 
+    /// Registry sequences and from where each holds, ascending.
+    pub fn applied(&self) -> impl Iterator<Item = (Sequence, Sequence)> {
+        self.applied
+            .iter()
+            .map(|applied| (applied.registry_sequence, applied.from))
+    }
+
     /// Registry sequence of what holds now.
     pub fn latest(&self) -> Option<Sequence> {
         self.applied.last().map(|applied| applied.registry_sequence)

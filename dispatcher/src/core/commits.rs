@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use shared::domain::journal::{AttemptEntry, EntryPlace, JournalEntry, Links, Pack};
-use shared::ids::{Epoch, EventId, Position, Sequence, WebhookId};
+use shared::domain::journal::{AttemptEntry, Checkpoint, EntryPlace, JournalEntry, Links, Pack};
+use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;
 
@@ -17,7 +17,8 @@ const PACK_ENTRIES_MAX: usize = 4_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classified {
     pub position: Position,
-    pub event: Option<EventId>,
+    /// The last event that was seen.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// Entries on their way into JOURNAL.
@@ -54,6 +55,11 @@ impl Commits {
     pub fn push(&mut self, now: Timestamp, entry: JournalEntry) -> u64 {
         self.waiting.push_back((now, entry));
         self.pushed += 1;
+        self.pushed
+    }
+
+    /// Ordinal of the last entry that was added.
+    pub fn pushed(&self) -> u64 {
         self.pushed
     }
 
@@ -103,7 +109,7 @@ impl Commits {
             number: self.next_number,
             at: now,
             classified: classified.position,
-            classified_event: classified.event,
+            checkpoint: classified.checkpoint,
             entries: self.under_way.clone(),
         })
     }
@@ -145,12 +151,12 @@ impl Commits {
             }
         };
         match entry {
-            JournalEntry::Delivered { attempt, .. } => link(attempt, false),
+            JournalEntry::Delivered { attempt, .. } | JournalEntry::Ended { attempt, .. } => {
+                link(attempt, false);
+            }
             JournalEntry::AttemptFailed { attempt, .. }
             | JournalEntry::Exhausted { attempt, .. } => link(attempt, true),
-            JournalEntry::ConfigApplied { .. }
-            | JournalEntry::Ended { .. }
-            | JournalEntry::AccountsProjected { .. } => {}
+            JournalEntry::ConfigApplied { .. } | JournalEntry::AccountsProjected { .. } => {}
         }
     }
 }
@@ -172,14 +178,14 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::Failure;
-    use shared::ids::LaneHash;
+    use shared::ids::{EventId, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
         position: Position {
             generation: 1,
             sequence: Sequence(9),
         },
-        event: None,
+        checkpoint: None,
     };
     const AT: Timestamp = Timestamp::from_millis(1_000);
 

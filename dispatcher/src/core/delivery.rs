@@ -12,10 +12,9 @@ use shared::domain::journal::{
 };
 use shared::domain::policy::Policy;
 use shared::ids::{EventId, LaneHash, Position, Sequence, WebhookId};
-use shared::limits::WINDOW_MAX;
 use shared::time::Timestamp;
 
-use super::lanes::{Lanes, Pending};
+use super::lanes::{Admitted, Bounds, Lanes, Pending};
 use super::ledger::Ledger;
 use super::retry::retry_at;
 
@@ -42,8 +41,10 @@ pub enum Input {
     Offered(Offer),
     /// What [`Effect::ReadBacklog`] asked for.
     BacklogRead(Offer),
-    /// The backlog could not be read; it is asked for again by the next input.
-    BacklogFailed,
+    /// What [`Effect::ReadAgain`] asked for.
+    ReadAgain(Offer),
+    /// What was to be read could not be; it is asked for again by the next input.
+    ReadFailed,
     Finished(Finished),
     /// Time has passed, or more may be attempted than before.
     Tick,
@@ -84,6 +85,12 @@ pub enum Effect {
     ReadBacklog {
         after: Sequence,
         known: Sequence,
+    },
+    /// Read again what matches in (after, through], as far as one read goes, and offer it as
+    /// [`Input::ReadAgain`].
+    ReadAgain {
+        after: Sequence,
+        through: Sequence,
     },
     /// Send [`Input::Tick`] at this time; replaces what was asked for before.
     WakeAt(Timestamp),
@@ -157,8 +164,9 @@ impl Deliveries {
         policy: Policy,
         after: Sequence,
         past: Past,
+        bounds: Bounds,
     ) -> Self {
-        let mut lanes = Lanes::new(policy.ordering);
+        let mut lanes = Lanes::new(policy.ordering, bounds);
         let mut ledger = past.ledger;
         for (sequence, failing) in past.failing {
             // An attempt proves that it was accepted.
@@ -169,8 +177,15 @@ impl Deliveries {
                 attempts: failing.attempts,
                 retry_at: Some(failing.retry_at),
             };
-            lanes.insert(sequence, pending);
+            lanes.restore(sequence, pending);
         }
+        let mut ended = past.ended;
+        // Nobody knows under which orderings the log came about.
+        if let Some(last) = ended.iter().max() {
+            lanes.keep_through(*last);
+        }
+        // Older ones are never met again.
+        ended.retain(|sequence| *sequence > after);
         Self {
             webhook,
             generation,
@@ -183,7 +198,7 @@ impl Deliveries {
             known: after,
             reading: false,
             woken_at: None,
-            ended: past.ended,
+            ended,
             deleted: false,
         }
     }
@@ -226,7 +241,12 @@ impl Deliveries {
                 self.reading = false;
                 self.take_offer(&offer);
             }
-            Input::BacklogFailed => self.reading = false,
+            Input::ReadAgain(offer) => self.take_again(&offer),
+            Input::ReadFailed => {
+                self.reading = false;
+                self.lanes
+                    .finish_reading_again(None::<(std::iter::Empty<_>, _)>);
+            }
             Input::Finished(finished) => self.finish(finished, context, effects),
             // A timer that fired early, by a clock that was set back, is asked for anew.
             Input::Tick => self.woken_at = None,
@@ -275,25 +295,44 @@ impl Deliveries {
         }
         let above = self.read;
         for owed in offer.matches.iter().filter(|owed| owed.sequence > above) {
-            if self.ended.remove(&owed.sequence)
-                || owed.skipped.is_some()
-                || self.lanes.contains(owed.sequence)
-            {
+            if owed.skipped.is_some() || self.lanes.contains(owed.sequence) {
                 continue;
             }
-            if self.lanes.len() >= WINDOW_MAX {
+            if self.ended.contains(&owed.sequence) {
+                // A lane that reads it again must still know that it has ended.
+                if !self.lanes.reads_again(owed.sequence, owed.lane) {
+                    self.ended.remove(&owed.sequence);
+                }
+                continue;
+            }
+            if self.lanes.admit(owed.sequence, untried(owed)) == Admitted::NoRoom {
                 self.read = owed.sequence.previous();
                 return;
             }
-            let pending = Pending {
-                event: owed.event,
-                lane: owed.lane,
-                attempts: 0,
-                retry_at: None,
-            };
-            self.lanes.insert(owed.sequence, pending);
         }
         self.read = offer.through;
+    }
+
+    /// Gives lanes what they had forgotten.
+    fn take_again(&mut self, offer: &Offer) {
+        self.reading = false;
+        if self.deleted {
+            return;
+        }
+        let ended = &self.ended;
+        let pending = offer
+            .matches
+            .iter()
+            .filter(|owed| owed.skipped.is_none() && !ended.contains(&owed.sequence))
+            .map(|owed| (owed.sequence, untried(owed)));
+        self.lanes
+            .finish_reading_again(Some((pending, offer.through)));
+        // Ends that the lane has passed need not be known any more; it may have stopped before.
+        for owed in &offer.matches {
+            if !self.lanes.reads_again(owed.sequence, owed.lane) {
+                self.ended.remove(&owed.sequence);
+            }
+        }
     }
 
     fn finish(&mut self, finished: Finished, context: &Context, effects: &mut Vec<Effect>) {
@@ -329,12 +368,12 @@ impl Deliveries {
                     UnsentEnd::Skipped(_) => self.ledger.skipped += 1,
                     UnsentEnd::Exhausted(_) => self.ledger.exhausted += 1,
                 }
-                JournalEntry::Ended {
-                    webhook: self.webhook,
-                    position: attempt.position,
-                    event: pending.event,
-                    end,
-                }
+                // Nothing was sent: the number is that of the attempts before.
+                let attempt = AttemptEntry {
+                    number: pending.attempts,
+                    ..attempt
+                };
+                JournalEntry::Ended { attempt, end }
             }
             AttemptOutcome::Failed(failure) => {
                 let schedule = &self.policy.retry_schedule_ms;
@@ -362,10 +401,13 @@ impl Deliveries {
         effects.push(Effect::Journal(entry));
     }
 
-    /// A delivery ends. One that is known from JOURNAL alone is still to be met in the stream.
+    /// A delivery ends. One that is known from JOURNAL alone is still to be met in the stream, as
+    /// is one that its lane reads again.
     fn end(&mut self, sequence: Sequence) {
-        self.lanes.remove(sequence);
-        if sequence > self.read {
+        let Some(pending) = self.lanes.remove(sequence) else {
+            return;
+        };
+        if sequence > self.read || self.lanes.reads_again(sequence, pending.lane) {
             self.ended.insert(sequence);
         }
     }
@@ -379,6 +421,7 @@ impl Deliveries {
             if self.in_flight() > 0 {
                 return;
             }
+            self.lanes.keep_through(self.read);
             self.lanes.reorder(next.ordering);
         }
         if let Some(next) = self.next_policy.take() {
@@ -401,17 +444,23 @@ impl Deliveries {
         }
     }
 
-    /// Asks for the backlog when there is one, and half of the window is free: reads of a few
-    /// events each would cost a consumer each.
+    /// Asks for what lanes will need soon, else for what was never read, when there is room: reads
+    /// of a few events each would cost a consumer each. One read at a time.
     fn read_on(&mut self, effects: &mut Vec<Effect>) {
-        if self.reading || self.is_caught_up() || self.lanes.len() > WINDOW_MAX / 2 {
+        if self.reading {
             return;
         }
-        self.reading = true;
-        effects.push(Effect::ReadBacklog {
-            after: self.read,
-            known: self.known,
-        });
+        let through = self.read;
+        if let Some(after) = self.lanes.begin_reading_again(through) {
+            self.reading = true;
+            effects.push(Effect::ReadAgain { after, through });
+        } else if !self.is_caught_up() && self.lanes.has_room_to_read() {
+            self.reading = true;
+            effects.push(Effect::ReadBacklog {
+                after: self.read,
+                known: self.known,
+            });
+        }
     }
 
     fn wake(&mut self, context: &Context, effects: &mut Vec<Effect>) {
@@ -425,7 +474,7 @@ impl Deliveries {
     fn delete(&mut self) {
         self.deleted = true;
         self.ledger.skipped += self.ledger.pending();
-        self.lanes = Lanes::new(self.policy.ordering);
+        self.lanes = Lanes::new(self.policy.ordering, Bounds::default());
         self.ended = HashSet::new();
     }
 
@@ -434,5 +483,14 @@ impl Deliveries {
             generation: self.generation,
             sequence,
         }
+    }
+}
+
+fn untried(owed: &Match) -> Pending {
+    Pending {
+        event: owed.event,
+        lane: owed.lane,
+        attempts: 0,
+        retry_at: None,
     }
 }

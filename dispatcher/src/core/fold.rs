@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use shared::domain::journal::{AttemptEntry, EntryPlace, JournalEntry, Links, Pack, UnsentEnd};
-use shared::ids::{Epoch, EventId, Position, Sequence, WebhookId};
+use shared::domain::journal::{
+    AttemptEntry, Checkpoint, EntryPlace, JournalEntry, Links, Pack, UnsentEnd,
+};
+use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 
 use super::delivery::{Failing, Past};
@@ -14,12 +16,20 @@ pub struct PartitionFold {
     /// Of the last pack.
     last: Option<(Epoch, u64)>,
     pub classified: Option<Position>,
-    pub classified_event: Option<EventId>,
+    pub checkpoint: Option<Checkpoint>,
     /// The latest journaled `now`.
     pub now: Timestamp,
     pub webhooks: HashMap<WebhookId, WebhookFold>,
     /// Account entries up to here are published.
     pub projected: Sequence,
+}
+
+/// The log lacks a pack between two that it has: outcomes are lost, and nobody may guess them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("JOURNAL lacks pack {number} of epoch {}", .epoch.0)]
+pub struct MissingPack {
+    pub epoch: Epoch,
+    pub number: u64,
 }
 
 /// A webhook's part of it.
@@ -34,16 +44,26 @@ pub struct WebhookFold {
 
 impl PartitionFold {
     /// Folds one pack that lies at `at` in JOURNAL. A pack whose epoch and number were seen, and
-    /// one of an earlier epoch, changes nothing (rule 8).
-    pub fn apply(&mut self, at: Sequence, pack: &Pack) {
+    /// one of an earlier epoch, changes nothing (rule 8). The log may begin anywhere, since it
+    /// forgets by age; from there on an epoch's numbers have no gap.
+    pub fn apply(&mut self, at: Sequence, pack: &Pack) -> Result<(), MissingPack> {
         if self.last >= Some((pack.epoch, pack.number)) {
-            return;
+            return Ok(());
+        }
+        let expected = match self.last {
+            Some((epoch, number)) if epoch == pack.epoch => number + 1,
+            Some(_) => 1,
+            None => pack.number,
+        };
+        if pack.number != expected {
+            return Err(MissingPack {
+                epoch: pack.epoch,
+                number: expected,
+            });
         }
         self.last = Some((pack.epoch, pack.number));
         self.classified = self.classified.max(Some(pack.classified));
-        if self.classified == Some(pack.classified) && pack.classified_event.is_some() {
-            self.classified_event = pack.classified_event;
-        }
+        self.checkpoint = pack.checkpoint.or(self.checkpoint);
         self.now = self.now.max(pack.at);
         for (index, entry) in pack.entries.iter().enumerate() {
             let place = EntryPlace {
@@ -52,6 +72,7 @@ impl PartitionFold {
             };
             self.apply_entry(place, entry);
         }
+        Ok(())
     }
 
     fn apply_entry(&mut self, place: EntryPlace, entry: &JournalEntry) {
@@ -65,7 +86,13 @@ impl PartitionFold {
                 from,
             } => {
                 let configs = &mut self.webhook(*webhook).configs;
-                configs.push((*registry_sequence, *from));
+                // A new owner says again what holds, so that the log does not forget it.
+                if configs
+                    .last()
+                    .is_none_or(|(last, _)| last < registry_sequence)
+                {
+                    configs.push((*registry_sequence, *from));
+                }
             }
             JournalEntry::Delivered { attempt, .. } => {
                 let fold = self.attempted(place, attempt);
@@ -93,14 +120,9 @@ impl PartitionFold {
                 };
                 fold.past.failing.insert(attempt.position.sequence, failing);
             }
-            JournalEntry::Ended {
-                webhook,
-                position,
-                end,
-                ..
-            } => {
-                let fold = self.webhook(*webhook);
-                if fold.end(position.sequence) {
+            JournalEntry::Ended { attempt, end } => {
+                let fold = self.attempted(place, attempt);
+                if fold.end(attempt.position.sequence) {
                     match end {
                         UnsentEnd::Skipped(_) => fold.past.ledger.skipped += 1,
                         UnsentEnd::Exhausted(_) => fold.past.ledger.exhausted += 1,

@@ -1,11 +1,17 @@
 //! Lanes: the pending deliveries of one webhook that share an ordering key. The lowest of a lane
 //! is its head; only heads are attempted, one at a time, and a head that waits for its retry
 //! holds up its own lane alone.
+//!
+//! A lane remembers a bounded number of its deliveries. Beyond, it remembers from where it does
+//! not know them all, and reads them again from the stream when their turn comes near. So a
+//! record that fails for days costs a few entries, however much lies behind it, and takes no
+//! place in the window that the other lanes share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::domain::policy::Ordering;
 use shared::ids::{EventId, LaneHash, Sequence};
+use shared::limits::{LANE_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, WINDOW_MAX};
 use shared::time::Timestamp;
 
 /// What is known of a pending delivery. The body is not: it lies in the stream.
@@ -19,9 +25,53 @@ pub struct Pending {
     pub retry_at: Option<Timestamp>,
 }
 
+/// How much is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Deliveries of lanes that do not wait for a retry, all together.
+    pub window: usize,
+    /// Deliveries of one such lane.
+    pub lane: usize,
+    /// Deliveries of a lane whose head waits for its retry.
+    pub parked_lane: usize,
+    /// Lanes whose heads wait for a retry.
+    pub parked_lanes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            window: WINDOW_MAX,
+            lane: LANE_MAX,
+            parked_lane: PARKED_LANE_MAX,
+            parked_lanes: PARKED_LANES_MAX,
+        }
+    }
+}
+
+/// What became of a delivery that was shown to the lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is remembered, or its lane knows that it must read it again.
+    Yes,
+    /// There is no room: the webhook stops here and reads on later.
+    NoRoom,
+}
+
+/// From where a lane does not remember all that is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unremembered {
+    from: Sequence,
+    /// What lies up to here is being read; what comes after is remembered while there is room.
+    reading_to: Option<Sequence>,
+    /// The first after `reading_to` that was not remembered.
+    then: Option<Sequence>,
+}
+
 /// All lanes of a webhook.
 #[derive(Clone, Debug)]
 pub struct Lanes {
+    bounds: Bounds,
     ordering: Ordering,
     pending: BTreeMap<Sequence, Pending>,
     /// Members of each lane, ascending; no lane is empty.
@@ -30,20 +80,37 @@ pub struct Lanes {
     ready: BTreeSet<Sequence>,
     /// Heads that wait for their retry, earliest first.
     parked: BTreeSet<(Timestamp, Sequence)>,
+    /// Deliveries in the lanes of `parked`: they take no place in the window.
+    parked_members: usize,
     /// Lanes with an attempt under way, and of which delivery. It need not be the head: a lower
     /// one may have been read since.
     in_flight: HashMap<u64, Sequence>,
+    /// By record, whatever the ordering.
+    unremembered: HashMap<LaneHash, Unremembered>,
+    /// The same, lowest first.
+    unremembered_from: BTreeSet<(Sequence, LaneHash)>,
+    /// Of these, those whose turn is near.
+    starving: BTreeSet<(Sequence, LaneHash)>,
+    /// Up to here a later delivery of a lane may have ended before an earlier one, under another
+    /// ordering. To forget the earlier one would bring the later one back.
+    kept_through: Sequence,
 }
 
 impl Lanes {
-    pub fn new(ordering: Ordering) -> Self {
+    pub fn new(ordering: Ordering, bounds: Bounds) -> Self {
         Self {
+            bounds,
             ordering,
             pending: BTreeMap::new(),
             members: HashMap::new(),
             ready: BTreeSet::new(),
             parked: BTreeSet::new(),
+            parked_members: 0,
             in_flight: HashMap::new(),
+            unremembered: HashMap::new(),
+            unremembered_from: BTreeSet::new(),
+            starving: BTreeSet::new(),
+            kept_through: Sequence(0),
         }
     }
 
@@ -51,13 +118,14 @@ impl Lanes {
         self.ordering
     }
 
-    /// Pending deliveries that are held here, those in flight included.
-    pub fn len(&self) -> usize {
-        self.pending.len()
+    /// Deliveries that take a place in the window.
+    pub fn window_len(&self) -> usize {
+        self.pending.len().saturating_sub(self.parked_members)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    /// Whether reading on is worth a read: half of the window is free.
+    pub fn has_room_to_read(&self) -> bool {
+        self.window_len() <= self.bounds.window / 2 && self.parked.len() < self.bounds.parked_lanes
     }
 
     pub fn in_flight(&self) -> usize {
@@ -76,44 +144,79 @@ impl Lanes {
         !self.ready.is_empty() || self.next_due().is_some_and(|due| due <= now)
     }
 
-    /// When the earliest parked head is due.
+    /// When the earliest waiting head is due.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.parked.first().map(|(due, _)| *due)
     }
 
-    /// Adds a delivery; one that is already there stays as it is.
-    pub fn insert(&mut self, sequence: Sequence, pending: Pending) {
-        if self.pending.contains_key(&sequence) {
-            return;
-        }
+    /// Whether the record's lane will read this delivery again.
+    pub fn reads_again(&self, sequence: Sequence, lane: LaneHash) -> bool {
+        self.unremembered
+            .get(&lane)
+            .is_some_and(|unremembered| unremembered.from <= sequence)
+    }
+
+    /// Remembers a delivery that JOURNAL tells of, whatever the bounds.
+    pub fn restore(&mut self, sequence: Sequence, pending: Pending) {
+        self.remember(sequence, pending);
+    }
+
+    /// Nothing that is remembered at or below is forgotten again, because ends may lie between.
+    pub fn keep_through(&mut self, sequence: Sequence) {
+        self.kept_through = self.kept_through.max(sequence);
+    }
+
+    /// Takes the next delivery of the stream. Sequences rise from call to call.
+    pub fn admit(&mut self, sequence: Sequence, pending: Pending) -> Admitted {
         let key = self.key(sequence, pending.lane);
-        let previous_head = self.head(key);
-        self.pending.insert(sequence, pending);
-        self.members.entry(key).or_default().insert(sequence);
-        if previous_head.is_none_or(|head| sequence < head) {
-            if let Some(head) = previous_head {
-                self.unlist(head);
+        let remembered = self.members.get(&key).map_or(0, BTreeSet::len);
+        let is_parked = self.is_parked(key);
+        let lane_is_full = self.ordering == Ordering::PerRecord
+            && if is_parked {
+                // The head takes no place behind itself.
+                remembered > self.bounds.parked_lane
+            } else {
+                remembered >= self.bounds.lane
+            };
+        let has_room = is_parked
+            || (self.window_len() < self.bounds.window
+                && self.parked.len() < self.bounds.parked_lanes);
+        if let Some(unremembered) = self.unremembered.get_mut(&pending.lane) {
+            if unremembered.reading_to.is_some() && unremembered.then.is_none() {
+                if lane_is_full || !has_room {
+                    unremembered.then = Some(sequence);
+                } else {
+                    self.remember(sequence, pending);
+                }
             }
-            self.list(key, sequence);
+            return Admitted::Yes;
         }
+        if lane_is_full {
+            self.forget_from(pending.lane, sequence);
+        } else if has_room {
+            self.remember(sequence, pending);
+        } else {
+            return Admitted::NoRoom;
+        }
+        Admitted::Yes
     }
 
     /// Takes the next head to attempt: due retries before new ones, then the lowest.
     pub fn start_next(&mut self, now: Timestamp) -> Option<(Sequence, Pending)> {
         let sequence = match self.parked.first() {
-            Some(&(due, sequence)) if due <= now => {
-                self.parked.pop_first();
-                sequence
-            }
-            Some(_) | None => self.ready.pop_first()?,
+            Some(&(due, sequence)) if due <= now => sequence,
+            Some(_) | None => *self.ready.first()?,
         };
         let pending = *self.pending.get(&sequence)?;
-        let key = self.key(sequence, pending.lane);
-        self.in_flight.insert(key, sequence);
+        self.unlist(sequence);
+        self.in_flight
+            .insert(self.key(sequence, pending.lane), sequence);
+        self.review(pending.lane);
         Some((sequence, pending))
     }
 
-    /// The attempt failed; the delivery waits until `retry_at`.
+    /// The attempt failed; the delivery waits until `retry_at`, and its lane forgets most of what
+    /// lies behind it.
     pub fn park(&mut self, sequence: Sequence, attempts: u32, retry_at: Timestamp) {
         let Some(pending) = self.pending.get_mut(&sequence) else {
             return;
@@ -121,36 +224,260 @@ impl Lanes {
         pending.attempts = attempts;
         pending.retry_at = Some(retry_at);
         let lane = pending.lane;
-        self.free(self.key(sequence, lane), sequence);
+        let key = self.key(sequence, lane);
+        self.free(key, sequence);
+        if self.ordering == Ordering::PerRecord && self.is_parked(key) {
+            self.trim(key, lane);
+        }
+        self.review(lane);
     }
 
     /// The delivery ended; the next of its lane becomes the head.
     pub fn remove(&mut self, sequence: Sequence) -> Option<Pending> {
         let pending = *self.pending.get(&sequence)?;
-        self.unlist(sequence);
-        self.pending.remove(&sequence);
         let key = self.key(sequence, pending.lane);
-        if let Some(members) = self.members.get_mut(&key) {
-            members.remove(&sequence);
-            if members.is_empty() {
-                self.members.remove(&key);
-            }
-        }
+        self.drop_member(key, sequence);
         self.free(key, sequence);
+        self.review(pending.lane);
         Some(pending)
     }
 
-    /// Sorts everything pending into lanes anew. Only while nothing is in flight: an attempt
+    /// Sorts everything remembered into lanes anew. Only while nothing is in flight: an attempt
     /// under the old order must not run beside its successor under the new one.
     pub fn reorder(&mut self, ordering: Ordering) {
         debug_assert!(
             self.in_flight.is_empty(),
             "reordered with attempts in flight"
         );
-        let pending = std::mem::take(&mut self.pending);
-        *self = Self::new(ordering);
-        for (sequence, pending) in pending {
-            self.insert(sequence, pending);
+        self.ordering = ordering;
+        self.members.clear();
+        self.ready.clear();
+        self.parked.clear();
+        self.parked_members = 0;
+        for (sequence, pending) in std::mem::take(&mut self.pending) {
+            self.remember(sequence, pending);
+        }
+        let lanes: Vec<LaneHash> = self.unremembered.keys().copied().collect();
+        lanes.into_iter().for_each(|lane| self.review(lane));
+    }
+
+    /// Begins to read again what lanes have forgotten and will need soon: everything after the
+    /// sequence that is returned, through `through`, how far the stream was taken.
+    pub fn begin_reading_again(&mut self, through: Sequence) -> Option<Sequence> {
+        let &(from, lane) = self.starving.first()?;
+        // With the window full, only for a lane that could not go on without.
+        if self.window_len() >= self.bounds.window && self.can_go_on(lane) {
+            return None;
+        }
+        for (_, lane) in std::mem::take(&mut self.starving) {
+            if let Some(unremembered) = self.unremembered.get_mut(&lane) {
+                unremembered.reading_to = Some(through);
+                unremembered.then = None;
+            }
+        }
+        Some(from.previous())
+    }
+
+    /// What was read again, ascending; `None` when the read failed. `through` is how far it got.
+    pub fn finish_reading_again(
+        &mut self,
+        read: Option<(impl Iterator<Item = (Sequence, Pending)>, Sequence)>,
+    ) {
+        let through = read.as_ref().map(|(_, through)| *through);
+        for (sequence, pending) in read.into_iter().flat_map(|(read, _)| read) {
+            self.take_again(sequence, pending);
+        }
+        let reading: Vec<(LaneHash, Unremembered)> = self
+            .unremembered
+            .iter()
+            .filter(|(_, unremembered)| unremembered.reading_to.is_some())
+            .map(|(lane, unremembered)| (*lane, *unremembered))
+            .collect();
+        for (lane, unremembered) in reading {
+            let from = match (through, unremembered.reading_to) {
+                (Some(through), Some(reading_to)) if through >= reading_to => unremembered.then,
+                (Some(through), _) => Some(unremembered.from.max(through.next())),
+                (None, _) => Some(unremembered.from),
+            };
+            self.set_unremembered(lane, from);
+        }
+    }
+
+    /// One delivery that was read again, if its lane takes part in the read.
+    fn take_again(&mut self, sequence: Sequence, pending: Pending) {
+        let takes_part = self
+            .unremembered
+            .get(&pending.lane)
+            .is_some_and(|lane| lane.reading_to.is_some() && lane.from <= sequence);
+        if !takes_part || self.contains(sequence) {
+            return;
+        }
+        let key = self.key(sequence, pending.lane);
+        let members = self.members.get(&key);
+        let is_head = match self.ordering {
+            Ordering::PerRecord | Ordering::Strict => {
+                members.is_none_or(|members| members.first() > Some(&sequence))
+            }
+            // Each is a lane of its own; one is enough to go on.
+            Ordering::None => self.pending.is_empty(),
+        };
+        let lane_has_room = self.ordering != Ordering::PerRecord
+            || members.is_none_or(|members| members.len() < self.bounds.lane);
+        let has_room = lane_has_room && self.window_len() < self.bounds.window;
+        if is_head || has_room {
+            self.remember(sequence, pending);
+        } else {
+            self.set_unremembered(pending.lane, Some(sequence));
+        }
+    }
+
+    fn remember(&mut self, sequence: Sequence, pending: Pending) {
+        if self.pending.contains_key(&sequence) {
+            return;
+        }
+        let key = self.key(sequence, pending.lane);
+        let previous_head = self.head(key);
+        if let Some(head) = previous_head.filter(|head| sequence < *head) {
+            self.unlist(head);
+        }
+        if self.is_parked(key) {
+            self.parked_members += 1;
+        }
+        self.pending.insert(sequence, pending);
+        self.members.entry(key).or_default().insert(sequence);
+        if previous_head.is_none_or(|head| sequence < head) {
+            self.list(key, sequence);
+        }
+    }
+
+    fn drop_member(&mut self, key: u64, sequence: Sequence) {
+        if self.head(key) == Some(sequence) {
+            self.unlist(sequence);
+        } else if self.is_parked(key) {
+            self.parked_members = self.parked_members.saturating_sub(1);
+        }
+        self.pending.remove(&sequence);
+        if let Some(members) = self.members.get_mut(&key) {
+            members.remove(&sequence);
+            if members.is_empty() {
+                self.members.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets what lies behind the head of a waiting lane, beyond a few. What was attempted
+    /// before is kept, since its count is nowhere else.
+    fn trim(&mut self, key: u64, lane: LaneHash) {
+        let Some(members) = self.members.get(&key) else {
+            return;
+        };
+        let was_tried = |sequence: &Sequence| {
+            self.pending
+                .get(sequence)
+                .is_some_and(|pending| pending.attempts > 0)
+        };
+        let forgotten: Vec<Sequence> = members
+            .iter()
+            .skip(1 + self.bounds.parked_lane)
+            .filter(|sequence| **sequence > self.kept_through && !was_tried(sequence))
+            .copied()
+            .collect();
+        for sequence in &forgotten {
+            self.drop_member(key, *sequence);
+        }
+        if let Some(first) = forgotten.first() {
+            self.forget_from(lane, *first);
+        }
+    }
+
+    /// From `sequence` on, the lane no longer remembers all. A read under way does not cover it.
+    fn forget_from(&mut self, lane: LaneHash, sequence: Sequence) {
+        let from = match self.unremembered.get(&lane) {
+            Some(unremembered) => unremembered.from.min(sequence),
+            None => sequence,
+        };
+        self.set_unremembered(lane, Some(from));
+    }
+
+    fn set_unremembered(&mut self, lane: LaneHash, from: Option<Sequence>) {
+        if let Some(old) = self.unremembered.remove(&lane) {
+            self.unremembered_from.remove(&(old.from, lane));
+            self.starving.remove(&(old.from, lane));
+        }
+        if let Some(from) = from {
+            self.unremembered_from.insert((from, lane));
+            self.unremembered.insert(
+                lane,
+                Unremembered {
+                    from,
+                    reading_to: None,
+                    then: None,
+                },
+            );
+        }
+        // What was beyond the mark may now be the head's turn.
+        let key = match self.ordering {
+            Ordering::PerRecord => Some(lane.0),
+            Ordering::Strict => Some(0),
+            Ordering::None => None,
+        };
+        if let Some(key) = key
+            && let Some(head) = self.head(key)
+        {
+            self.unlist(head);
+            self.list(key, head);
+        }
+        self.review(lane);
+    }
+
+    /// Notes whether the lane should read again what it has forgotten.
+    fn review(&mut self, lane: LaneHash) {
+        let Some(unremembered) = self.unremembered.get(&lane).copied() else {
+            return;
+        };
+        let is_needed = unremembered.reading_to.is_none()
+            && match self.ordering {
+                Ordering::PerRecord => {
+                    let few = self
+                        .members
+                        .get(&lane.0)
+                        .is_none_or(|members| members.len() <= self.bounds.lane / 4);
+                    !self.is_parked(lane.0) && (few || !self.can_go_on(lane))
+                }
+                Ordering::Strict | Ordering::None => true,
+            };
+        if is_needed {
+            self.starving.insert((unremembered.from, lane));
+        } else {
+            self.starving.remove(&(unremembered.from, lane));
+        }
+    }
+
+    /// Whether the record's lane has something to do without reading again.
+    fn can_go_on(&self, lane: LaneHash) -> bool {
+        let key = match self.ordering {
+            Ordering::PerRecord => lane.0,
+            Ordering::Strict => 0,
+            Ordering::None => return !self.pending.is_empty(),
+        };
+        self.in_flight.contains_key(&key)
+            || self
+                .head(key)
+                .is_some_and(|head| self.is_known_lowest(key, head))
+    }
+
+    /// Whether nothing that is forgotten comes before the head.
+    fn is_known_lowest(&self, key: u64, head: Sequence) -> bool {
+        match self.ordering {
+            Ordering::PerRecord => self
+                .unremembered
+                .get(&LaneHash(key))
+                .is_none_or(|unremembered| head < unremembered.from),
+            Ordering::Strict => self
+                .unremembered_from
+                .first()
+                .is_none_or(|(from, _)| head < *from),
+            Ordering::None => true,
         }
     }
 
@@ -166,6 +493,17 @@ impl Lanes {
         self.members.get(&key)?.first().copied()
     }
 
+    fn is_parked(&self, key: u64) -> bool {
+        self.head(key).is_some_and(|head| {
+            self.due(head)
+                .is_some_and(|due| self.parked.contains(&(due, head)))
+        })
+    }
+
+    fn due(&self, sequence: Sequence) -> Option<Timestamp> {
+        self.pending.get(&sequence)?.retry_at
+    }
+
     /// The delivery is not under way any more; its lane's head may be.
     fn free(&mut self, key: u64, sequence: Sequence) {
         if self.in_flight.get(&key) == Some(&sequence) {
@@ -176,21 +514,35 @@ impl Lanes {
         }
     }
 
-    /// Lists a head as ready or parked, unless its lane has an attempt under way.
+    /// Lists a head as ready or waiting, unless its lane has an attempt under way or has
+    /// forgotten what comes before it.
     fn list(&mut self, key: u64, head: Sequence) {
-        if self.in_flight.contains_key(&key) {
+        if self.in_flight.contains_key(&key) || !self.is_known_lowest(key, head) {
             return;
         }
-        match self.pending.get(&head).and_then(|pending| pending.retry_at) {
-            Some(due) => self.parked.insert((due, head)),
-            None => self.ready.insert(head),
-        };
+        match self.due(head) {
+            Some(due) => {
+                if self.parked.insert((due, head)) {
+                    self.parked_members += self.members.get(&key).map_or(0, BTreeSet::len);
+                }
+            }
+            None => {
+                self.ready.insert(head);
+            }
+        }
     }
 
     fn unlist(&mut self, head: Sequence) {
         self.ready.remove(&head);
-        if let Some(due) = self.pending.get(&head).and_then(|pending| pending.retry_at) {
-            self.parked.remove(&(due, head));
+        let Some(pending) = self.pending.get(&head) else {
+            return;
+        };
+        if let Some(due) = pending.retry_at
+            && self.parked.remove(&(due, head))
+        {
+            let key = self.key(head, pending.lane);
+            let members = self.members.get(&key).map_or(0, BTreeSet::len);
+            self.parked_members = self.parked_members.saturating_sub(members);
         }
     }
 }
@@ -202,7 +554,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
     fn lanes(ordering: Ordering, members: &[(u64, u64)]) -> Lanes {
-        let mut lanes = Lanes::new(ordering);
+        let mut lanes = Lanes::new(ordering, Bounds::default());
         for (sequence, lane) in members {
             let pending = Pending {
                 event: EventId::from_bytes([0; 16]),
@@ -210,7 +562,7 @@ mod tests {
                 attempts: 0,
                 retry_at: None,
             };
-            lanes.insert(Sequence(*sequence), pending);
+            lanes.restore(Sequence(*sequence), pending);
         }
         lanes
     }
@@ -250,12 +602,12 @@ mod tests {
         lanes.remove(Sequence(3));
         assert_eq!(start_all(&mut lanes, NOW), [0_u64; 0]);
         assert_eq!(lanes.next_due(), Some(due));
-        lanes.insert(Sequence(4), *lanes.get(Sequence(2)).unwrap());
+        lanes.restore(Sequence(4), *lanes.get(Sequence(2)).unwrap());
         let fresh = Pending {
             lane: LaneHash(10),
             ..*lanes.get(Sequence(2)).unwrap()
         };
-        lanes.insert(Sequence(5), fresh);
+        lanes.restore(Sequence(5), fresh);
         assert_eq!(start_all(&mut lanes, due), [1, 5]);
         lanes.remove(Sequence(1));
         assert_eq!(start_all(&mut lanes, due), [2]);
@@ -265,7 +617,7 @@ mod tests {
     fn a_lower_one_that_comes_in_late_waits_for_the_attempt_under_way() {
         let mut lanes = lanes(Ordering::Strict, &[(5, 1)]);
         assert_eq!(start_all(&mut lanes, NOW), [5]);
-        lanes.insert(Sequence(3), *lanes.get(Sequence(5)).unwrap());
+        lanes.restore(Sequence(3), *lanes.get(Sequence(5)).unwrap());
         assert_eq!(start_all(&mut lanes, NOW), [0_u64; 0]);
         lanes.park(Sequence(5), 1, NOW);
         assert_eq!(start_all(&mut lanes, NOW), [3]);

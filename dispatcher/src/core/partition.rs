@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use shared::domain::event::Event;
-use shared::domain::journal::JournalEntry;
+use shared::domain::journal::{Checkpoint, JournalEntry};
 use shared::domain::webhook::{Webhook, WebhookVersion};
-use shared::ids::{EventId, Position, ProjectId, Sequence, WebhookId};
+use shared::ids::{Position, ProjectId, Sequence, WebhookId};
 
 use super::classify::{Class, ConfigHistory};
 use super::commits::Classified;
@@ -19,7 +19,7 @@ pub struct Partition {
     generation: u32,
     /// Every event at or below is classified; what a new configuration starts after.
     classified: Sequence,
-    classified_event: Option<EventId>,
+    checkpoint: Option<Checkpoint>,
     /// How far events were read here; behind `classified` only while a takeover recounts.
     scanned: Sequence,
     routes: HashMap<WebhookId, Route>,
@@ -51,15 +51,6 @@ pub struct Gap {
     pub scanned: Sequence,
 }
 
-/// A configuration that the owner has just applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configured {
-    pub entries: Vec<JournalEntry>,
-    /// The webhook is new here, and classifies what comes after this.
-    pub starts_after: Option<Sequence>,
-    pub deleted: bool,
-}
-
 impl Partition {
     /// As the fold left it. `origin` is where the stream begins: with no webhook to recount for,
     /// events before `live` need not be read.
@@ -69,7 +60,7 @@ impl Partition {
             classified: fold
                 .classified
                 .map_or(Sequence(0), |position| position.sequence),
-            classified_event: fold.classified_event,
+            checkpoint: fold.checkpoint,
             scanned: Sequence(0),
             routes: HashMap::new(),
             by_project: HashMap::new(),
@@ -79,7 +70,7 @@ impl Partition {
     pub fn classified(&self) -> Classified {
         Classified {
             position: self.position(self.classified),
-            event: self.classified_event,
+            checkpoint: self.checkpoint,
         }
     }
 
@@ -110,9 +101,23 @@ impl Partition {
         self.routes.get(&webhook).map(|route| &route.history)
     }
 
-    /// Takes over the configurations that JOURNAL says hold.
+    /// Takes over the configurations that JOURNAL says hold. What it has forgotten by age held
+    /// for longer than EVENTS keeps an event: the last version before the first that it still
+    /// tells of, or the last of all, holds from the beginning.
     pub fn restore(&mut self, webhook: &Webhook, configs: &[(Sequence, Position)]) {
+        let first_told = configs
+            .first()
+            .map(|(registry_sequence, _)| *registry_sequence);
+        let forgotten = webhook.versions.iter().rev().find(|version| {
+            first_told.is_none_or(|first_told| version.registry_sequence < first_told)
+        });
         let route = self.route(webhook);
+        if let Some(version) = forgotten {
+            let from = webhook.from.sequence;
+            route
+                .history
+                .apply(version.registry_sequence, from, Some(version));
+        }
         for (registry_sequence, from) in configs {
             let version = webhook.version(*registry_sequence);
             route
@@ -121,17 +126,33 @@ impl Partition {
         }
     }
 
-    /// Applies what the registry says of a webhook now, if that is news (rule 11). Only the first
-    /// version reaches back, to the position that its creation names.
-    pub fn configure(&mut self, webhook: &Webhook) -> Option<Configured> {
+    /// What holds for a webhook, to be said again by a new owner: JOURNAL forgets by age.
+    pub fn restated(&self, webhook: WebhookId) -> Vec<JournalEntry> {
+        let generation = self.generation;
+        let stated = |(registry_sequence, from)| JournalEntry::ConfigApplied {
+            webhook,
+            registry_sequence,
+            from: Position {
+                generation,
+                sequence: from,
+            },
+        };
+        self.history(webhook)
+            .map(|history| history.applied().map(stated).collect())
+            .unwrap_or_default()
+    }
+
+    /// Applies what the registry says of a webhook now, and gives what is to be journaled if that
+    /// is news (rule 11). Only the first version reaches back, to the position that its creation
+    /// names.
+    pub fn configure(&mut self, webhook: &Webhook) -> Option<Vec<JournalEntry>> {
         let (next, generation) = (self.classified.next(), self.generation);
-        let is_new = !self.routes.contains_key(&webhook.id);
-        if is_new && webhook.deleted {
+        if webhook.deleted && !self.routes.contains_key(&webhook.id) {
             return None;
         }
-        let route = self.route(webhook);
         let first_from = webhook.from.sequence;
         let (first, latest) = (webhook.versions.first()?, webhook.versions.last()?);
+        let route = self.route(webhook);
         let mut news: Vec<(&WebhookVersion, Sequence)> = Vec::new();
         if route.history.latest().is_none() {
             news.push((first, first_from));
@@ -140,29 +161,20 @@ impl Partition {
         if known < latest.registry_sequence {
             news.push((latest, next.max(first_from)));
         }
-        let applied: Vec<JournalEntry> = news
-            .into_iter()
-            .map(|(version, from)| {
-                let registry_sequence = version.registry_sequence;
-                route.history.apply(registry_sequence, from, Some(version));
-                JournalEntry::ConfigApplied {
-                    webhook: webhook.id,
-                    registry_sequence,
-                    from: Position {
-                        generation,
-                        sequence: from,
-                    },
-                }
-            })
-            .collect();
-        if applied.is_empty() {
-            return None;
-        }
-        Some(Configured {
-            entries: applied,
-            starts_after: is_new.then(|| first_from.previous()),
-            deleted: webhook.deleted,
-        })
+        let apply = |(version, from): (&WebhookVersion, Sequence)| {
+            let registry_sequence = version.registry_sequence;
+            route.history.apply(registry_sequence, from, Some(version));
+            JournalEntry::ConfigApplied {
+                webhook: webhook.id,
+                registry_sequence,
+                from: Position {
+                    generation,
+                    sequence: from,
+                },
+            }
+        };
+        let entries: Vec<JournalEntry> = news.into_iter().map(apply).collect();
+        (!entries.is_empty()).then_some(entries)
     }
 
     pub fn remove(&mut self, project: ProjectId, webhook: WebhookId) {
@@ -193,13 +205,16 @@ impl Partition {
             }
         }
         self.scanned = stretch.through;
-        if self.scanned > self.classified {
-            self.classified = self.scanned;
-            self.classified_event = stretch
-                .events
-                .last()
-                .filter(|(sequence, _)| *sequence == self.classified)
-                .map(|(_, event)| event.id);
+        self.classified = self.classified.max(self.scanned);
+        if let Some((sequence, event)) = stretch.events.last() {
+            let seen = Checkpoint {
+                position: self.position(*sequence),
+                event: event.id,
+            };
+            let is_later = |known: Checkpoint| known.position < seen.position;
+            if self.checkpoint.is_none_or(is_later) {
+                self.checkpoint = Some(seen);
+            }
         }
         Ok(offers)
     }

@@ -1,6 +1,6 @@
 //! Becoming the owner of a partition: epoch entry, then fold (`protocol.md`, rule 6).
 
-use shared::codec::{self, DecodeError};
+use shared::codec;
 use shared::domain::journal::EpochEntry;
 use shared::ids::{Epoch, PartitionId, ReplicaId, Sequence};
 use shared::nats::append::{AppendError, Expected, NewMessage};
@@ -118,18 +118,20 @@ pub(crate) async fn fold_journal(
     partition: PartitionId,
 ) -> Result<PartitionFold, TakeoverError> {
     let mut fold = PartitionFold::default();
-    let mut unreadable: Option<(Sequence, DecodeError)> = None;
+    let mut unreadable: Option<(Sequence, String)> = None;
     let subject = subjects::journal(partition);
-    read_all(
-        &nats.journal,
-        &subject,
-        Sequence(0),
-        |message| match codec::decode_pack(&message.payload) {
-            Ok(pack) => fold.apply(message.sequence, &pack),
-            Err(error) => unreadable = Some((message.sequence, error)),
-        },
-    )
-    .await?;
+    let read = read_all(&nats.journal, &subject, Sequence(0), |message| {
+        let folded = codec::decode_pack(&message.payload)
+            .map_err(|error| error.to_string())
+            .and_then(|pack| {
+                let folded = fold.apply(message.sequence, &pack);
+                folded.map_err(|error| error.to_string())
+            });
+        if let Err(error) = folded {
+            unreadable.get_or_insert((message.sequence, error));
+        }
+    });
+    read.await?;
     match unreadable {
         None => Ok(fold),
         // Outcomes that cannot be read cannot be skipped: they may be ends.
@@ -155,15 +157,15 @@ async fn check_events(
             classified.sequence
         )));
     }
-    let Some(expected) = fold.classified_event else {
+    let Some(checkpoint) = fold.checkpoint else {
         return Ok(());
     };
-    if let Lookup::Found(message) = message_at(&nats.events, classified.sequence).await?
-        && codec::decode_event(&message.payload).is_ok_and(|event| event.id != expected)
+    let sequence = checkpoint.position.sequence;
+    if let Lookup::Found(message) = message_at(&nats.events, sequence).await?
+        && codec::decode_event(&message.payload).is_ok_and(|event| event.id != checkpoint.event)
     {
         return Err(TakeoverError::Stopped(format!(
-            "EVENTS has another event at {} than was classified",
-            classified.sequence
+            "EVENTS has another event at {sequence} than was classified"
         )));
     }
     Ok(())

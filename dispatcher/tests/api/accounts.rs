@@ -102,7 +102,7 @@ async fn a_secret_that_we_made_is_shown_until_one_is_given() {
     let id = created.text("/id");
     nats.expect_not_stored(&[secret.as_str()], &id).await;
 
-    let given = json!({"credentials": {"signing_secret": "given"}});
+    let given = json!({"credentials": {"signing_secret": "given-one"}});
     let patched = api.patch(&key, &path, given).await.expect(200);
     assert_eq!(patched.body["ingest"].get("secret"), None);
     let cleared = json!({"credentials": {"signing_secret": null}});
@@ -171,6 +171,10 @@ async fn what_is_no_account_is_told_so() {
         ),
         (
             json!({"provider": "bamboohr", "origin_owner_id": "1", "credentials": {"signing_secret": 1}}),
+            vec!["/credentials/signing_secret"],
+        ),
+        (
+            json!({"provider": "bamboohr", "origin_owner_id": "1", "credentials": {"signing_secret": "1234567"}}),
             vec!["/credentials/signing_secret"],
         ),
         (

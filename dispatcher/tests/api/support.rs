@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use dispatcher::api;
-use dispatcher::app::App;
+use dispatcher::app::{App, AppSlot};
 use dispatcher::applied::Applied;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
@@ -26,11 +26,21 @@ use crate::delay;
 use crate::nats_server::NatsServer;
 
 pub(crate) const ADMIN: &str = "an-admin-token-of-tests";
-const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+pub(crate) const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// Ample, even on a busy machine.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
-/// Waits for a condition: the only place here that sleeps.
+/// Waits for a condition that has to be asked for.
+pub(crate) async fn eventually_ok(condition: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, wait).await.unwrap();
+}
+
+/// Waits for a condition.
 pub(crate) async fn eventually<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     let wait = async {
         loop {
@@ -128,7 +138,9 @@ impl Api {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let server = api::serve(listener, Arc::new(app)).unwrap();
+        let slot = AppSlot::default();
+        slot.open(Arc::new(app));
+        let server = api::serve(listener, Arc::new(slot)).unwrap();
         let handle = server.handle();
         actix_rt::spawn(server);
         eventually(|| view.is_current().then_some(())).await;
@@ -139,6 +151,10 @@ impl Api {
             view,
             nats,
         }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
     }
 
     pub(crate) fn view(&self) -> &RegistryView {
@@ -221,6 +237,10 @@ impl Drop for Api {
 pub(crate) struct Call(reqwest::RequestBuilder);
 
 impl Call {
+    pub(crate) fn new(request: reqwest::RequestBuilder) -> Self {
+        Self(request)
+    }
+
     pub(crate) fn by(self, key: &str) -> Self {
         Self(self.0.bearer_auth(key))
     }

@@ -83,6 +83,14 @@ async fn a_webhook_lives_and_dies() {
     );
     assert_eq!(patched.body["created_at"], created.body["created_at"]);
     assert_eq!(patched.body["applied"], true);
+    let again = json!({
+        "url": "http://127.0.0.1:9/other",
+        "events": ["*"],
+        "headers": {"x-env": "test"},
+        "policy": {"ordering": "strict"},
+    });
+    let same = api.patch(&key, &path, again).await.expect(200);
+    assert_eq!(same.header("etag"), patched.header("etag"));
     let headers = api.view().read(|state| {
         let webhook = state.webhook(id.parse().unwrap()).unwrap();
         webhook.endpoint.headers.clone()
@@ -160,7 +168,25 @@ async fn what_is_no_webhook_is_told_so() {
     let nats = NatsServer::start().await;
     let api = Api::with(&nats, LOOPBACK, Owners::Present).await;
     let key = api.project("Acme").await.key;
+    let repeated = json!({"event": "*", "providers": vec!["bamboohr"; 100]});
+    let large = json!({
+        "event": "hris_employees.*",
+        "providers": ["bamboohr"],
+        "sources": ["native", "synthetic", "account"],
+    });
     let cases = [
+        (
+            json!({"url": "http://127.0.0.1", "events": vec![repeated; 180]}),
+            vec!["/events/0/providers/1"],
+        ),
+        (
+            json!({"url": "http://127.0.0.1", "events": vec![large; 200]}),
+            vec!["/events"],
+        ),
+        (
+            json!({"url": "http://127.0.0.1", "events": ["*"], "policy": {"rate_limit_per_second": 5}}),
+            vec!["/policy/rate_limit_per_second"],
+        ),
         (json!({}), vec!["/url", "/events"]),
         (
             json!({"url": "http://127.0.0.1", "events": ["dogs.*"]}),

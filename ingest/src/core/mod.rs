@@ -8,3 +8,4 @@ pub(crate) mod lanes;
 pub(crate) mod message_id;
 pub(crate) mod nesting;
 pub(crate) mod render;
+pub(crate) mod surrogates;

@@ -4,14 +4,15 @@
 //! events, each of which carries it whole as `raw_event`, and a gigabyte at once is too much.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::codec;
 use shared::dialect::stackone::{self, Envelope};
-use shared::domain::account::AccountDefinition;
+use shared::domain::account::Account;
 use shared::domain::event::{Event, EventType, Source};
-use shared::ids::{AccountId, EventId, LaneHash, ProjectId};
+use shared::ids::{EventId, LaneHash, ProjectId};
 use shared::partition::lane_hash;
 use shared::time::Timestamp;
 
@@ -29,12 +30,13 @@ pub(crate) struct UnrenderedEvent<'a> {
     pub(crate) project: ProjectId,
     pub(crate) event_type: EventType,
     pub(crate) source: Source,
-    pub(crate) account: Option<(AccountId, &'a AccountDefinition)>,
+    pub(crate) account: Option<Arc<Account>>,
     pub(crate) record_id: Cow<'a, str>,
     pub(crate) occurred_at: Timestamp,
     /// `sent_at` of the body.
     pub(crate) published_at: Timestamp,
-    pub(crate) raw_event: Option<&'a RawValue>,
+    /// Shared by the events of one callback, and owned, so that they can be made on another thread.
+    pub(crate) raw_event: Option<Arc<RawValue>>,
     pub(crate) event_data: Option<Cow<'a, RawValue>>,
 }
 
@@ -48,7 +50,7 @@ pub(crate) enum Fit {
 
 impl UnrenderedEvent<'_> {
     pub(crate) fn lane(&self) -> LaneHash {
-        let account = self.account.map(|(id, _)| id);
+        let account = self.account.as_ref().map(|account| account.id);
         lane_hash(account, self.event_type.resource(), &self.record_id)
     }
 
@@ -59,14 +61,15 @@ impl UnrenderedEvent<'_> {
 
     /// At least as many bytes as [`Self::message`] has.
     pub(crate) fn message_bytes_bound(&self) -> usize {
-        let account = self.account.map_or(0, |(_, account)| {
+        let account = self.account.as_ref().map_or(0, |account| {
+            let account = &account.definition;
             account.provider.len()
                 + account.origin_owner_id.len()
                 + account.origin_owner_name.as_ref().map_or(0, String::len)
                 + account.origin_username.as_ref().map_or(0, String::len)
         });
         let texts = account + self.event_type.as_str().len() + 2 * self.record_id.len();
-        let raw = self.raw_event.map_or(0, |raw| raw.get().len());
+        let raw = self.raw_event.as_ref().map_or(0, |raw| raw.get().len());
         let data = self.event_data.as_ref().map_or(0, |data| data.get().len());
         FRAME_BYTES_MAX + ESCAPED_GROWTH * texts + raw + data
     }
@@ -88,6 +91,7 @@ impl UnrenderedEvent<'_> {
     }
 
     fn render(&self) -> Event {
+        let account = self.account.as_deref();
         let body = stackone::render(&Envelope {
             id: self.id,
             project: self.project,
@@ -95,8 +99,8 @@ impl UnrenderedEvent<'_> {
             occurred_at: self.occurred_at,
             sent_at: self.published_at,
             record_id: &self.record_id,
-            account: self.account,
-            raw_event: self.raw_event,
+            account: account.map(|account| (account.id, &account.definition)),
+            raw_event: self.raw_event.as_deref(),
             event_data: self.event_data.as_deref(),
         });
         Event {
@@ -104,10 +108,8 @@ impl UnrenderedEvent<'_> {
             project: self.project,
             event_type: self.event_type.clone(),
             source: self.source,
-            account: self.account.map(|(id, _)| id),
-            provider: self
-                .account
-                .map(|(_, account)| account.provider.as_str().into()),
+            account: account.map(|account| account.id),
+            provider: account.map(|account| account.definition.provider.as_str().into()),
             record_id: self.record_id.as_ref().into(),
             occurred_at: self.occurred_at,
             published_at: self.published_at,
@@ -121,6 +123,9 @@ impl UnrenderedEvent<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use shared::domain::account::{AccountDefinition, AccountSecrets};
+    use shared::ids::{AccountId, Sequence};
+    use shared::secret::Secret;
 
     use super::*;
 
@@ -129,21 +134,35 @@ mod tests {
         RawValue::from_string(text).unwrap()
     }
 
-    fn account(text: &str) -> AccountDefinition {
-        AccountDefinition {
-            provider: "bamboohr".into(),
-            name: None,
-            origin_owner_id: text.into(),
-            origin_owner_name: Some(text.into()),
-            origin_username: Some(text.into()),
-            sealed_secrets: Vec::new(),
-        }
+    fn account(text: &str) -> Arc<Account> {
+        Arc::new(Account {
+            id: AccountId::from_bytes([2; 16]),
+            project: ProjectId::from_bytes([1; 16]),
+            definition: AccountDefinition {
+                provider: "bamboohr".into(),
+                name: None,
+                origin_owner_id: text.into(),
+                origin_owner_name: Some(text.into()),
+                origin_username: Some(text.into()),
+                sealed_secrets: Vec::new(),
+            },
+            secrets: AccountSecrets {
+                ingest_key: Secret::new("key"),
+                signing_secret: None,
+                signing_secret_generated: false,
+                credentials: None,
+                settings: None,
+            },
+            created_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            sequence: Sequence(1),
+        })
     }
 
     fn event<'a>(
         record_id: &'a str,
-        account: &'a AccountDefinition,
-        raw: Option<&'a RawValue>,
+        account: &Arc<Account>,
+        raw: Option<&RawValue>,
         data: Option<&'a RawValue>,
     ) -> UnrenderedEvent<'a> {
         UnrenderedEvent {
@@ -151,11 +170,11 @@ mod tests {
             project: ProjectId::from_bytes([1; 16]),
             event_type: EventType::parse("hris_employees.updated").unwrap(),
             source: Source::NativeProgrammatic,
-            account: Some((AccountId::from_bytes([2; 16]), account)),
+            account: Some(account.clone()),
             record_id: record_id.into(),
             occurred_at: Timestamp::from_millis(i64::MIN),
             published_at: Timestamp::from_millis(1_750_158_000_123),
-            raw_event: raw,
+            raw_event: raw.map(|raw| raw.to_owned().into()),
             event_data: data.map(Cow::Borrowed),
         }
     }

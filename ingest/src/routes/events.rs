@@ -72,11 +72,14 @@ async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<(HttpResponse, Outcome), IngestError> {
-    let store = app.store()?;
     // The body is read for those alone who have a key.
-    let project = credentials::project(store, request).await?;
+    let project = credentials::project(app.store()?, request).await?;
     let limit = EVENTS_REQUEST_BYTES_MAX;
-    let (body, _reservation) = body::read(request, payload, limit, &app.bodies).await?;
+    let reservation = app.bodies.reservation(project);
+    let (body, _reservation) = body::read(request, payload, limit, reservation).await?;
+    // A body may take longer to arrive than a revocation to hold.
+    let store = app.store()?;
+    let project = credentials::project(store, request).await?;
     let items = first_party::parse(&body)?;
     let accounts = accounts(store, project, &items).await?;
     let common = first_party::Request {
@@ -85,7 +88,7 @@ async fn answer(
         now: app.clock.now(),
         max_payload: store.nats.max_payload(),
     };
-    let events = first_party::events(items, &common, &mut shared::random::bytes);
+    let events = first_party::events(items, &common, &mut shared::random::for_id);
     let valid: Vec<&UnrenderedEvent<'_>> = events.iter().flatten().collect();
     let outcomes = publish(app, &store.nats, &valid).await;
     Ok(summary(&app.metrics, &events, &outcomes))

@@ -12,7 +12,10 @@ use crate::error::response;
 mod body;
 mod credentials;
 mod events;
+mod examination;
 mod native;
+
+pub(crate) use examination::EXAMINATIONS_MAX;
 
 pub(crate) fn configure(service: &mut ServiceConfig) {
     service

@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use shared::connector::{Callback, Connector};
 use shared::domain::account::Account;
 use shared::limits::CALLBACK_BODY_BYTES_MAX;
-use shared::time::Timestamp;
 
+use super::examination::{Arrived, connector, examine};
 use super::{body, credentials};
 use crate::app::{App, Store};
-use crate::core::callback::{self, MapRefusal, Verdict, VerifyRefusal};
+use crate::core::callback::{Judgement, MapRefusal, Verdict, VerifyRefusal};
 use crate::core::render::UnrenderedEvent;
 use crate::error::IngestError;
 use crate::metrics::Outcome;
@@ -35,38 +34,40 @@ pub(super) async fn receive(
 }
 
 async fn answer(
-    app: &App,
+    app: &web::Data<App>,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<(HttpResponse, Outcome), IngestError> {
-    let store = app.store()?;
     // The body is read for those alone who know the key.
-    let account = credentials::account(store, request).await?;
-    let connector = connector(app, &account)?;
+    let account = credentials::account(app.store()?, request).await?;
+    let success_status = connector(app, &account)?.success_status();
     let limit = CALLBACK_BODY_BYTES_MAX;
-    let (body, mut reservation) = body::read(request, payload, limit, &app.bodies).await?;
-    let headers = headers(request);
+    let reservation = app.bodies.reservation(account.project);
+    let (body, mut reservation) = body::read(request, payload, limit, reservation).await?;
+    // A body may take longer to arrive than a revocation to hold.
+    let store = app.store()?;
+    let account = credentials::account(store, request).await?;
     // Signatures are checked over the decompressed bytes: no provider that we know compresses
     // callbacks, and what a proxy compresses on the way was signed before.
-    let callback = Callback {
-        method: request.method().as_str(),
-        query: request.query_string(),
-        headers: &headers,
-        body: &body,
-    };
-    let now = app.clock.now();
-    let account = verified(store, account, connector, &callback, now).await?;
-    let judgement = callback::judge(
-        &account,
-        connector,
-        &callback,
-        now,
-        store.nats.max_payload(),
-        &mut shared::random::bytes,
-    );
+    let arrived = Arc::new(Arrived {
+        app: app.clone(),
+        method: request.method().as_str().to_owned(),
+        query: request.query_string().to_owned(),
+        headers: headers(request),
+        body,
+        at: app.clock.now(),
+        max_payload: store.nats.max_payload(),
+    });
+    let judgement = verified(store, &account, &arrived).await?;
+    if arrived.is_large() {
+        // It may have waited for its turn.
+        credentials::account(app.store()?, request).await?;
+    }
     report_unknown_events(app, &account, &judgement.unknown_events);
     let outcome = match judgement.verdict {
         Verdict::Accept(events) => {
+            // Events have a copy of the body, for which its place is taken.
+            drop(arrived);
             reservation.grow(events.iter().map(data_bytes).sum())?;
             store_all(app, store, &events).await?;
             Outcome::Accepted
@@ -74,18 +75,8 @@ async fn answer(
         Verdict::Unmapped => Outcome::Unmapped,
         Verdict::Refuse(refusal) => return Err(refused(&account, refusal)),
     };
-    let success = StatusCode::from_u16(connector.success_status()).unwrap_or(StatusCode::OK);
+    let success = StatusCode::from_u16(success_status).unwrap_or(StatusCode::OK);
     Ok((HttpResponse::new(success), outcome))
-}
-
-/// Accounts are made for providers that the dispatcher knows; a replica that does not know one is
-/// set up otherwise, and another may.
-fn connector<'a>(app: &'a App, account: &Account) -> Result<&'a Connector, IngestError> {
-    let provider = &account.definition.provider;
-    app.connectors.get(provider).ok_or_else(|| {
-        tracing::error!(account.id = %account.id, provider, "there is no such connector here");
-        IngestError::Unavailable("the provider's connector is not there")
-    })
 }
 
 fn headers(request: &HttpRequest) -> Vec<(String, String)> {
@@ -97,16 +88,15 @@ fn headers(request: &HttpRequest) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The account with whose secret the callback verifies.
+/// What the callback comes to, verified with the account's secret as it is now.
 async fn verified(
     store: &Store,
-    account: Arc<Account>,
-    connector: &Connector,
-    callback: &Callback<'_>,
-    now: Timestamp,
-) -> Result<Arc<Account>, IngestError> {
-    let Err(refusal) = callback::verify(&account, connector, callback, now) else {
-        return Ok(account);
+    account: &Arc<Account>,
+    arrived: &Arc<Arrived>,
+) -> Result<Judgement, IngestError> {
+    let refusal = match examine(arrived, account).await? {
+        Ok(judgement) => return Ok(judgement),
+        Err(refusal) => refusal,
     };
     // Providers give the secret when the subscription is made, and the first callback may be here
     // before the secret is; a 401 would lose it for good.
@@ -117,15 +107,15 @@ async fn verified(
     let changed = latest.filter(|latest| latest.sequence != account.sequence);
     let refusal = match changed {
         None => refusal,
-        Some(latest) => match callback::verify(&latest, connector, callback, now) {
-            Ok(()) => return Ok(latest),
+        Some(latest) => match examine(arrived, &latest).await? {
+            Ok(judgement) => return Ok(judgement),
             Err(refusal) => refusal,
         },
     };
     tracing::warn!(
         project.id = %account.project,
         account.id = %account.id,
-        provider = connector.provider(),
+        provider = account.definition.provider,
         error = %refusal,
         "callback is not verified"
     );
@@ -162,7 +152,11 @@ async fn store_all(
     for outcome in outcomes {
         match outcome {
             Ok(_) => {}
-            Err(PublishError::TooLarge) => return Err(too_large()),
+            Err(PublishError::TooLarge) => {
+                return Err(IngestError::TooLarge(
+                    MapRefusal::TooLarge.to_string().into(),
+                ));
+            }
             Err(PublishError::Unavailable) => {
                 return Err(IngestError::Unavailable("not every event could be stored"));
             }
@@ -176,9 +170,11 @@ async fn store_all(
 /// subscription off that fails for long. After a 4xx some do not send it again (BambooHR), but it
 /// stands in the provider's log, in ours and in the metric, and someone can act on it.
 fn refused(account: &Account, refusal: MapRefusal) -> IngestError {
+    let detail = refusal.to_string();
     let error = match refusal {
-        MapRefusal::Malformed(error) => IngestError::Unmappable(error.to_string()),
-        MapRefusal::TooLarge => too_large(),
+        MapRefusal::Malformed(_) => IngestError::Unmappable(detail),
+        MapRefusal::TooLarge => IngestError::TooLarge(detail.into()),
+        MapRefusal::TooMuch(_) => IngestError::TooMuch(detail),
     };
     tracing::error!(
         project.id = %account.project,
@@ -188,8 +184,4 @@ fn refused(account: &Account, refusal: MapRefusal) -> IngestError {
         "a verified callback is refused"
     );
     error
-}
-
-fn too_large() -> IngestError {
-    IngestError::TooLarge("the callback makes an event that is too large to be stored".into())
 }

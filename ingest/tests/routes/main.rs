@@ -8,6 +8,7 @@
 )]
 
 mod events;
+mod limits;
 mod native;
 mod nats_server;
 mod outage;

@@ -1,8 +1,10 @@
 //! Bytes of our own messages; the only place that names bincode.
 //!
 //! `[version 1][bincode 2, standard configuration]`, and for an event `[body]` after it. bincode
-//! structs cannot grow fields, so each version's wire structs are frozen once released, and
-//! enum variants are only ever appended (`protocol.md`, rule 26). Decoding bounds what it
+//! structs cannot grow fields, so each version's wire structs are frozen once released. A variant
+//! that is appended to an enum takes the next version byte too, with the same structs behind it:
+//! an older release must see a later one, not a malformed message (`protocol.md`, rule 26).
+//! Decoding bounds what it
 //! allocates and refuses trailing bytes, which bincode itself does not.
 
 use bytes::Bytes;

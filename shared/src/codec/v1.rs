@@ -130,7 +130,7 @@ pub(super) struct Pack {
     number: u64,
     at_ms: i64,
     classified: Position,
-    classified_event: Option<Id>,
+    checkpoint: Option<Checkpoint>,
     entries: Vec<Entry>,
 }
 
@@ -138,6 +138,12 @@ pub(super) struct Pack {
 pub(super) struct Position {
     generation: u32,
     sequence: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    position: Position,
+    event: Id,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,9 +168,7 @@ enum Entry {
         reason: ExhaustReason,
     },
     Ended {
-        webhook: Id,
-        position: Position,
-        event: Id,
+        attempt: Attempt,
         end: UnsentEnd,
     },
     AccountsProjected {
@@ -257,7 +261,10 @@ impl From<&domain::Pack> for Pack {
             number: pack.number,
             at_ms: pack.at.as_millis(),
             classified: pack.classified.into(),
-            classified_event: pack.classified_event.map(EventId::to_bytes),
+            checkpoint: pack.checkpoint.map(|checkpoint| Checkpoint {
+                position: checkpoint.position.into(),
+                event: checkpoint.event.to_bytes(),
+            }),
             entries: pack.entries.iter().map(Into::into).collect(),
         }
     }
@@ -270,7 +277,10 @@ impl From<Pack> for domain::Pack {
             number: wire.number,
             at: Timestamp::from_millis(wire.at_ms),
             classified: wire.classified.into(),
-            classified_event: wire.classified_event.map(EventId::from_bytes),
+            checkpoint: wire.checkpoint.map(|checkpoint| domain::Checkpoint {
+                position: checkpoint.position.into(),
+                event: EventId::from_bytes(checkpoint.event),
+            }),
             entries: wire.entries.into_iter().map(Into::into).collect(),
         }
     }
@@ -311,15 +321,8 @@ impl From<&domain::JournalEntry> for Entry {
                 failure: failure.into(),
                 reason: (*reason).into(),
             },
-            E::Ended {
-                webhook,
-                position,
-                event,
-                end,
-            } => Self::Ended {
-                webhook: webhook.to_bytes(),
-                position: (*position).into(),
-                event: event.to_bytes(),
+            E::Ended { attempt, end } => Self::Ended {
+                attempt: attempt.into(),
                 end: match end {
                     domain::UnsentEnd::Skipped(reason) => UnsentEnd::Skipped((*reason).into()),
                     domain::UnsentEnd::Exhausted(reason) => UnsentEnd::Exhausted((*reason).into()),
@@ -366,15 +369,8 @@ impl From<Entry> for domain::JournalEntry {
                 failure: failure.into(),
                 reason: reason.into(),
             },
-            Entry::Ended {
-                webhook,
-                position,
-                event,
-                end,
-            } => Self::Ended {
-                webhook: WebhookId::from_bytes(webhook),
-                position: position.into(),
-                event: EventId::from_bytes(event),
+            Entry::Ended { attempt, end } => Self::Ended {
+                attempt: attempt.into(),
                 end: match end {
                     UnsentEnd::Skipped(reason) => domain::UnsentEnd::Skipped(reason.into()),
                     UnsentEnd::Exhausted(reason) => domain::UnsentEnd::Exhausted(reason.into()),

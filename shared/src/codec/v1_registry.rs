@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::DecodeError;
 use super::v1::Position;
 use crate::domain::account::AccountDefinition as DomainAccount;
-use crate::domain::filter::{Selection, Selector as DomainSelector};
+use crate::domain::filter::{
+    Pattern, Selection, Selector as DomainSelector, SourceFilter as DomainSource,
+};
 use crate::domain::policy::{Ordering as DomainOrdering, Policy as DomainPolicy};
 use crate::domain::registry::{RegistryEntry, RegistryRecord};
 use crate::domain::webhook::{
@@ -66,8 +68,7 @@ struct AccountDefinition {
 struct WebhookDefinition {
     dialect: Dialect,
     sealed_endpoint: Vec<u8>,
-    /// Each as the JSON that the API prints for it, whose shape is a published contract.
-    selectors: Vec<String>,
+    selectors: Vec<Selector>,
     description: Option<String>,
     verification_required: bool,
     policy: Policy,
@@ -75,6 +76,25 @@ struct WebhookDefinition {
     status_reason: Option<String>,
     active_secret: Id,
     previous_secret: Option<Id>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Selector {
+    /// `*`, `resource.*` or an event type. Not checked against the catalog, which changes from
+    /// release to release while the log stays.
+    pattern: String,
+    providers: Vec<String>,
+    sources: Vec<SourceFilter>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SourceFilter {
+    Native,
+    NativeProgrammatic,
+    NativeManual,
+    Synthetic,
+    Account,
+    FirstParty,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -218,14 +238,18 @@ impl From<AccountDefinition> for DomainAccount {
 
 impl From<&DomainWebhook> for WebhookDefinition {
     fn from(webhook: &DomainWebhook) -> Self {
-        let json = |selector: &DomainSelector| serde_json::to_string(selector).unwrap_or_default();
         Self {
             dialect: match webhook.dialect {
                 DomainDialect::Stackone => Dialect::Stackone,
                 DomainDialect::HrOn => Dialect::HrOn,
             },
             sealed_endpoint: webhook.sealed_endpoint.clone(),
-            selectors: webhook.selection.selectors().iter().map(json).collect(),
+            selectors: webhook
+                .selection
+                .selectors()
+                .iter()
+                .map(Into::into)
+                .collect(),
             description: webhook.description.clone(),
             verification_required: webhook.verification_required,
             policy: (&webhook.policy).into(),
@@ -247,19 +271,18 @@ impl TryFrom<WebhookDefinition> for DomainWebhook {
     type Error = DecodeError;
 
     fn try_from(wire: WebhookDefinition) -> Result<Self, DecodeError> {
-        let selectors: Vec<DomainSelector> = wire
+        let selectors = wire
             .selectors
-            .iter()
-            .map(|json| serde_json::from_str(json))
-            .collect::<Result<_, _>>()
-            .map_err(DecodeError::malformed)?;
+            .into_iter()
+            .map(DomainSelector::try_from)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             dialect: match wire.dialect {
                 Dialect::Stackone => DomainDialect::Stackone,
                 Dialect::HrOn => DomainDialect::HrOn,
             },
             sealed_endpoint: wire.sealed_endpoint,
-            selection: Selection::new(selectors).map_err(DecodeError::malformed)?,
+            selection: Selection::stored(selectors),
             description: wire.description,
             verification_required: wire.verification_required,
             policy: wire.policy.into(),
@@ -273,6 +296,44 @@ impl TryFrom<WebhookDefinition> for DomainWebhook {
             status_reason: wire.status_reason,
             active_secret: SecretId::from_bytes(wire.active_secret),
             previous_secret: wire.previous_secret.map(SecretId::from_bytes),
+        })
+    }
+}
+
+impl From<&DomainSelector> for Selector {
+    fn from(selector: &DomainSelector) -> Self {
+        let source = |source: &DomainSource| match source {
+            DomainSource::Native => SourceFilter::Native,
+            DomainSource::NativeProgrammatic => SourceFilter::NativeProgrammatic,
+            DomainSource::NativeManual => SourceFilter::NativeManual,
+            DomainSource::Synthetic => SourceFilter::Synthetic,
+            DomainSource::Account => SourceFilter::Account,
+            DomainSource::FirstParty => SourceFilter::FirstParty,
+        };
+        Self {
+            pattern: selector.pattern.to_string(),
+            providers: selector.providers.clone(),
+            sources: selector.sources.iter().map(source).collect(),
+        }
+    }
+}
+
+impl TryFrom<Selector> for DomainSelector {
+    type Error = DecodeError;
+
+    fn try_from(wire: Selector) -> Result<Self, DecodeError> {
+        let source = |source: SourceFilter| match source {
+            SourceFilter::Native => DomainSource::Native,
+            SourceFilter::NativeProgrammatic => DomainSource::NativeProgrammatic,
+            SourceFilter::NativeManual => DomainSource::NativeManual,
+            SourceFilter::Synthetic => DomainSource::Synthetic,
+            SourceFilter::Account => DomainSource::Account,
+            SourceFilter::FirstParty => DomainSource::FirstParty,
+        };
+        Ok(Self {
+            pattern: Pattern::stored(&wire.pattern).map_err(DecodeError::malformed)?,
+            providers: wire.providers,
+            sources: wire.sources.into_iter().map(source).collect(),
         })
     }
 }

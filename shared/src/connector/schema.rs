@@ -5,7 +5,7 @@
 //! name = "Acme HR"               # what people read
 //! success_status = 202           # optional, 200
 //! signing_secret = "generated"   # we make it and a person types it in at the provider, or "given"
-//! events = ["hris_employees.updated"]    # every event that the program may emit
+//! events = ["hris_employees.updated"]    # every event that the program may emit; in the catalog
 //!
 //! [verification.hmac]            # or [verification.token]; see `crate::verify`
 //! algorithm = "sha256"
@@ -25,8 +25,14 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::SigningSecretSource;
-use crate::limits::{EVENT_TYPE_BYTES_MAX, NAME_BYTES_MAX};
+use crate::domain::catalog;
+use crate::limits::NAME_BYTES_MAX;
 use crate::verify::Scheme;
+
+/// What the platform writes in a provider's place where it names events by their identity
+/// (`protocol.md`, rule 1): first-party events and those of accounts. A provider of that name could
+/// make their ids.
+const RESERVED_PROVIDERS: [&str; 2] = ["first_party", "account"];
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +72,9 @@ impl ConnectorFile {
         {
             return flaw("provider", "must be 1 to 64 of a-z, 0-9, _ and -");
         }
+        if RESERVED_PROVIDERS.contains(&self.provider.as_str()) {
+            return flaw("provider", "is a name that Carillon itself uses");
+        }
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
             return flaw("name", "must not be empty or too long");
         }
@@ -78,11 +87,14 @@ impl ConnectorFile {
         let mut seen = BTreeSet::new();
         for (index, event) in self.events.iter().enumerate() {
             let field = format!("events[{index}]");
-            if !is_event_name(event) {
-                return flaw(
-                    &field,
-                    "must be <resource>.created, .updated or .deleted in lower case",
-                );
+            // Under any other name the events of a callback would be lost, and its provider told
+            // that all is well.
+            let known = catalog::resolve(event).filter(|known| known.as_str() == event);
+            let Some(event_type) = known else {
+                return flaw(&field, "is not in the catalog of event types");
+            };
+            if catalog::is_reserved(&event_type) {
+                return flaw(&field, "is a type that only Carillon itself sends");
             }
             if !seen.insert(event) {
                 return flaw(&field, "is there twice");
@@ -95,14 +107,4 @@ impl ConnectorFile {
             )
         })
     }
-}
-
-/// The shape of a unified event's name. Whether the catalog has it is the caller's question.
-fn is_event_name(name: &str) -> bool {
-    let resource =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    name.len() <= EVENT_TYPE_BYTES_MAX
-        && name.split_once('.').is_some_and(|(left, right)| {
-            resource(left) && matches!(right, "created" | "updated" | "deleted")
-        })
 }

@@ -15,14 +15,14 @@ fn connectors() -> &'static Connectors {
     &CONNECTORS
 }
 
-/// A connector with the given program that may emit `a.created`, `a.updated` and `a.deleted`.
+/// A connector with the given program that may emit `ats_jobs.created`.
 fn with_program(program: &str) -> Connector {
     let text = format!(
         r#"
         provider = "acme"
         name = "Acme"
         signing_secret = "generated"
-        events = ["a.created", "a.updated", "a.deleted"]
+        events = ["ats_jobs.created"]
         verification = {{ token = {{ header = "x-token" }} }}
         mapping = {{ program = '''{program}''' }}
         "#
@@ -95,7 +95,37 @@ fn mistakes_in_a_file_are_found_at_load_and_named() {
         (
             "hris_employees.created\",",
             "hris_employees.made\",",
-            "f: events[0]: ",
+            "f: events[0]: is not in the catalog",
+        ),
+        (
+            "hris_employees.created\",",
+            "acme_employees.created\",",
+            "f: events[0]: is not in the catalog",
+        ),
+        (
+            "hris_employees.created\",",
+            "EmployeeCreated\",",
+            "f: events[0]: is not in the catalog",
+        ),
+        (
+            "hris_employees.created\",",
+            "account.created\",",
+            "f: events[0]: is a type that only Carillon itself sends",
+        ),
+        (
+            "hris_employees.created\",",
+            "webhook.failing\",",
+            "f: events[0]: is a type that only Carillon itself sends",
+        ),
+        (
+            "provider = \"bamboohr\"",
+            "provider = \"first_party\"",
+            "f: provider: is a name that Carillon itself uses",
+        ),
+        (
+            "provider = \"bamboohr\"",
+            "provider = \"account\"",
+            "f: provider: is a name that Carillon itself uses",
         ),
         (
             "\"hris_employees.created\", ",
@@ -131,7 +161,7 @@ fn mistakes_in_a_file_are_found_at_load_and_named() {
 #[test]
 fn a_program_sees_body_headers_and_query() {
     let events = mapped(
-        r#"{event: "a.created", record_id: .body.id, dedup: .headers["x-sent"], event_data: .query}"#,
+        r#"{event: "ats_jobs.created", record_id: .body.id, dedup: .headers["x-sent"], event_data: .query}"#,
         r#"{"id": 18446744073709551615}"#,
     );
     let [event] = events.as_slice() else {
@@ -173,7 +203,7 @@ fn a_program_reaches_nothing_but_its_input() {
 
 #[test]
 fn record_ids_are_text_or_whole_numbers() {
-    let program = r#"{event: "a.created", record_id: .body.id}"#;
+    let program = r#"{event: "ats_jobs.created", record_id: .body.id}"#;
     for (id, expected) in [
         ("7", Some("7")),
         ("-7", Some("-7")),
@@ -194,7 +224,7 @@ fn record_ids_are_text_or_whole_numbers() {
         );
         let found = result.as_ref().map(|events| events[0].record_id.as_str());
         let error = MapError::RecordId {
-            event: "a.created".to_owned(),
+            event: "ats_jobs.created".to_owned(),
         };
         assert_eq!(found, expected.ok_or(&error), "{id}");
     }
@@ -207,7 +237,7 @@ fn record_ids_are_text_or_whole_numbers() {
 
 #[test]
 fn times_are_read_leniently_and_never_refused() {
-    let program = r#"{event: "a.created", record_id: 1, occurred_at: .body}"#;
+    let program = r#"{event: "ats_jobs.created", record_id: 1, occurred_at: .body}"#;
     for (at, expected) in [
         (
             "\"2026-01-31T18:42:00+0000\"",
@@ -241,7 +271,7 @@ fn times_are_read_leniently_and_never_refused() {
 
 #[test]
 fn dedup_names_the_change_or_is_absent() {
-    let program = r#"{event: "a.created", record_id: 1, dedup: .body}"#;
+    let program = r#"{event: "ats_jobs.created", record_id: 1, dedup: .body}"#;
     for (dedup, expected) in [
         ("null", None),
         ("\"\"", None),
@@ -263,7 +293,7 @@ fn dedup_names_the_change_or_is_absent() {
 
 #[test]
 fn event_data_keeps_the_order_that_the_program_gave() {
-    let program = r#"{event: "a.created", record_id: 1, event_data: ({z: .body, a: 1.50, n: null, e: ""} | omit_missing)}"#;
+    let program = r#"{event: "ats_jobs.created", record_id: 1, event_data: ({z: .body, a: 1.50, n: null, e: ""} | omit_missing)}"#;
     let events = mapped(
         program,
         r#"{"k":"<é\u0007\"\ud83d\ude00","f":-0.25,"big":18446744073709551615}"#,
@@ -280,7 +310,7 @@ fn invalid_outputs_are_the_connectors_fault_and_quote_nothing() {
     for (output, expected) in [
         ("7", MapError::InvalidOutput("not an object")),
         (
-            r#"{event: "b.created", record_id: 1}"#,
+            r#"{event: "ats_jobs.updated", record_id: 1}"#,
             MapError::InvalidOutput("an event that the connector does not declare"),
         ),
         (
@@ -288,19 +318,19 @@ fn invalid_outputs_are_the_connectors_fault_and_quote_nothing() {
             MapError::InvalidOutput("an event that the connector does not declare"),
         ),
         (
-            r#"{event: "a.created", record_id: 1, data: {}}"#,
+            r#"{event: "ats_jobs.created", record_id: 1, data: {}}"#,
             MapError::InvalidOutput("an unknown field"),
         ),
         (
-            r#"{event: "a.created", record_id: 1, event_data: []}"#,
+            r#"{event: "ats_jobs.created", record_id: 1, event_data: []}"#,
             MapError::InvalidOutput("event_data is no object"),
         ),
         (
-            r#"{event: "a.created", record_id: 1, event_data: {a: (0 / 0)}}"#,
+            r#"{event: "ats_jobs.created", record_id: 1, event_data: {a: (0 / 0)}}"#,
             MapError::InvalidOutput("a value that JSON cannot say"),
         ),
         (
-            r#"{event: "a.created", record_id: 1, event_data: {(.body): 1}}"#,
+            r#"{event: "ats_jobs.created", record_id: 1, event_data: {(.body): 1}}"#,
             MapError::InvalidOutput("a value that JSON cannot say"),
         ),
         (r#"error("the payload")"#, MapError::Failed),
@@ -339,13 +369,14 @@ fn bodies_that_are_no_json_are_refused() {
 
 #[test]
 fn outputs_are_limited_in_number_and_size() {
-    let events = |count: usize| format!(r#"range({count}) | {{event: "a.created", record_id: .}}"#);
+    let events =
+        |count: usize| format!(r#"range({count}) | {{event: "ats_jobs.created", record_id: .}}"#);
     assert_eq!(mapped(&events(1_000), "0").len(), EVENTS_PER_CALLBACK_MAX);
     assert_eq!(
         map(&with_program(&events(1_001)), b"0").unwrap_err(),
         MapError::TooMuch
     );
-    let endless = r#"repeat({event: "a.created", record_id: "1"})"#;
+    let endless = r#"repeat({event: "ats_jobs.created", record_id: "1"})"#;
     assert_eq!(
         map(&with_program(endless), b"0").unwrap_err(),
         MapError::TooMuch
@@ -355,15 +386,14 @@ fn outputs_are_limited_in_number_and_size() {
     for field in ["dedup: .body", "event_data: {a: .body}", "dedup: [.body]"] {
         let copies = |count: usize| {
             let program = format!(
-                r#". as {{$body}} | range({count}) as $i | {{body: $body}} | {{event: "a.created", record_id: "1", {field}}}"#
+                r#". as {{$body}} | range({count}) as $i | {{body: $body}} | {{event: "ats_jobs.created", record_id: "1", {field}}}"#
             );
             map(&with_program(&program), body.as_bytes()).map(|events| events.len())
         };
         assert_eq!(copies(8), Ok(8), "{field}");
         assert_eq!(copies(9), Err(MapError::TooMuch), "{field}");
     }
-    let nested =
-        r#"{event: "a.created", record_id: 1, event_data: (reduce range(200) as $i ({}; {a: .}))}"#;
+    let nested = r#"{event: "ats_jobs.created", record_id: 1, event_data: (reduce range(200) as $i ({}; {a: .}))}"#;
     assert_eq!(
         map(&with_program(nested), b"0").unwrap_err(),
         MapError::InvalidOutput("a value that JSON cannot say")
@@ -444,6 +474,34 @@ fn a_body_as_large_as_allowed_is_mapped_in_bounded_time() {
             "{start}: {:?}",
             started.elapsed()
         );
+    }
+}
+
+/// Labels are transformed character by character, at some microseconds each.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures that the length of a label does not count"
+)]
+fn a_label_is_cut_before_it_is_transformed() {
+    let bamboohr = connectors().get("bamboohr").unwrap();
+    let long = "a".repeat(1_000_000);
+    let change = |action: &str, fields: &str| {
+        format!(r#"{{"employees":[{{"id":1,"action":"{action}","fields":{{{fields}}}}}]}}"#)
+    };
+    let several: String = (0..200)
+        .map(|index| format!("\"{index}{}\":1,", "a".repeat(5_000)))
+        .collect();
+    for body in [
+        change("Updated", &format!(r#""{long}":1,"First name":"Tefi""#)),
+        change("Updated", &format!(r#"{several}"First name":"Tefi""#)),
+        change(&long, r#""First name":"Tefi""#),
+    ] {
+        let started = Instant::now();
+        let events = map(bamboohr, body.as_bytes()).unwrap();
+        let took = started.elapsed();
+        assert_eq!(events[0].event, "hris_employees.updated");
+        assert!(took < Duration::from_millis(300), "{took:?}");
     }
 }
 

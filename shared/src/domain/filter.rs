@@ -3,13 +3,21 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::catalog;
-use super::event::{Event, EventType, Source};
+use super::event::{Event, EventType, InvalidEventType, Source};
 use crate::limits::{NAME_BYTES_MAX, SELECTOR_NAMES_MAX, SELECTORS_MAX};
 
-/// A webhook's whole selection, never empty.
+/// As JSON. Some hundred names fit; every replica keeps each version of every webhook for weeks.
+const SELECTION_JSON_BYTES_MAX: usize = 16 << 10;
+
+/// A webhook's whole selection; empty only in what is left of a deleted webhook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Selection(Vec<Selector>);
+pub struct Selection {
+    selectors: Vec<Selector>,
+    /// What it holds in memory, about.
+    #[serde(skip)]
+    bytes: usize,
+}
 
 /// The selection is refused; the pointer is relative to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +58,7 @@ pub enum SourceFilter {
 }
 
 impl Selection {
-    /// Checks counts and names against the catalog.
+    /// Checks sizes, counts, and names against the catalog.
     pub fn new(selectors: Vec<Selector>) -> Result<Self, InvalidSelection> {
         let refuse = |pointer: String, detail: String| Err(InvalidSelection { pointer, detail });
         if selectors.is_empty() || selectors.len() > SELECTORS_MAX {
@@ -76,20 +84,68 @@ impl Selection {
                 let detail = format!("must hold at most {SELECTOR_NAMES_MAX} connector keys");
                 return refuse(format!("/{index}/providers"), detail);
             }
+            // Repeats match nothing more, and were a way to make the log and every replica large.
+            if let Some(at) = first_repeat(names) {
+                return refuse(format!("/{index}/providers/{at}"), "is there twice".into());
+            }
+            if let Some(at) = first_repeat(&selector.sources) {
+                return refuse(format!("/{index}/sources/{at}"), "is there twice".into());
+            }
         }
-        Ok(Self(selectors))
+        let selection = Self::stored(selectors);
+        match serde_json::to_vec(&selection) {
+            Ok(json) if json.len() <= SELECTION_JSON_BYTES_MAX => Ok(selection),
+            Ok(_) | Err(_) => {
+                let detail = format!("must be at most {SELECTION_JSON_BYTES_MAX} bytes of JSON");
+                refuse(String::new(), detail)
+            }
+        }
+    }
+
+    /// As it lies in the log, where it was checked when it was written: by a catalog that may
+    /// have been another one.
+    pub(crate) fn stored(selectors: Vec<Selector>) -> Self {
+        let bytes = selectors.iter().map(Selector::held_bytes).sum();
+        Self { selectors, bytes }
+    }
+
+    /// What it holds in memory, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn selectors(&self) -> &[Selector] {
-        &self.0
+        &self.selectors
     }
 
     pub fn matches(&self, event: &Event) -> bool {
-        self.0.iter().any(|selector| selector.matches(event))
+        self.selectors
+            .iter()
+            .any(|selector| selector.matches(event))
     }
 }
 
+/// Index of the first element that stands before it too.
+fn first_repeat<T: PartialEq>(elements: &[T]) -> Option<usize> {
+    let mut places = elements.iter().enumerate();
+    places.position(|(at, element)| elements.iter().take(at).any(|one| one == element))
+}
+
 impl Selector {
+    fn held_bytes(&self) -> usize {
+        let pattern = match &self.pattern {
+            Pattern::All => 0,
+            Pattern::Resource(resource) => resource.len(),
+            Pattern::Exact(event_type) => event_type.as_str().len(),
+        };
+        let name = |name: &String| size_of::<String>().saturating_add(name.len());
+        let names = self.providers.iter().map(name).sum::<usize>();
+        size_of::<Self>()
+            .saturating_add(pattern)
+            .saturating_add(names)
+            .saturating_add(self.sources.len())
+    }
+
     fn matches(&self, event: &Event) -> bool {
         let pattern = match &self.pattern {
             Pattern::All => true,
@@ -128,6 +184,17 @@ impl SourceFilter {
 }
 
 impl Pattern {
+    /// By its form alone.
+    pub(crate) fn stored(text: &str) -> Result<Self, InvalidEventType> {
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        match text.strip_suffix(".*") {
+            Some(resource) => Ok(Self::Resource(resource.into())),
+            None => EventType::parse(text).map(Self::Exact),
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(Self::All);
@@ -242,6 +309,30 @@ mod tests {
     fn selections_print_as_they_were_given() {
         let json = r#"["*","hris_employees.*",{"event":"ats_candidates.*","providers":["greenhouse"],"sources":["native"]}]"#;
         assert_eq!(serde_json::to_string(&selection(json)).unwrap(), json);
+    }
+
+    #[test]
+    fn what_only_makes_it_larger_is_refused_with_its_place() {
+        let refused = |selectors: serde_json::Value| {
+            let selectors = serde_json::from_value(selectors).unwrap();
+            Selection::new(selectors)
+                .err()
+                .map(|refused| refused.pointer)
+        };
+        let one = serde_json::json!({"event": "*", "providers": ["a"], "sources": ["native"]});
+        assert_eq!(refused(serde_json::json!([one, one])), None);
+        let twice = serde_json::json!({"event": "*", "providers": ["a", "b", "a"]});
+        assert_eq!(
+            refused(serde_json::json!(["*", twice])).unwrap(),
+            "/1/providers/2"
+        );
+        let twice = serde_json::json!({"event": "*", "sources": ["native", "native"]});
+        assert_eq!(refused(serde_json::json!([twice])).unwrap(), "/0/sources/1");
+        // Within every count.
+        let names: Vec<_> = (0..100).map(|n| format!("provider-{n}")).collect();
+        let large = serde_json::json!({"event": "*", "providers": names});
+        assert_eq!(refused(serde_json::json!([large])), None);
+        assert_eq!(refused(serde_json::json!(vec![large; 20])).unwrap(), "");
     }
 
     #[test]

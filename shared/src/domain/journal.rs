@@ -30,9 +30,17 @@ pub struct Pack {
     pub at: Timestamp,
     /// Every event at or below is classified for every webhook.
     pub classified: Position,
-    /// Id of the event at `classified`, if one was seen there: the checkpoint of rule 6.
-    pub classified_event: Option<EventId>,
+    /// The partition's last event that its owner saw, which EVENTS must still hold: a stream that
+    /// went back would give other events the positions of old ones (rule 6).
+    pub checkpoint: Option<Checkpoint>,
     pub entries: Vec<JournalEntry>,
+}
+
+/// An event and where it lay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub position: Position,
+    pub event: EventId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +65,10 @@ pub enum JournalEntry {
         failure: Failure,
         reason: ExhaustReason,
     },
-    /// What was pending ended without a further attempt: its end.
+    /// What was pending ended without a further attempt: its end. `number` is how many there
+    /// were.
     Ended {
-        webhook: WebhookId,
-        position: Position,
-        event: EventId,
+        attempt: AttemptEntry,
         end: UnsentEnd,
     },
     /// Account entries up to here are published as events (rule 27).
@@ -147,8 +154,9 @@ impl JournalEntry {
     /// The webhook that the entry is about, if it is about one.
     pub fn webhook(&self) -> Option<WebhookId> {
         match self {
-            Self::ConfigApplied { webhook, .. } | Self::Ended { webhook, .. } => Some(*webhook),
-            Self::Delivered { attempt, .. }
+            Self::ConfigApplied { webhook, .. } => Some(*webhook),
+            Self::Ended { attempt, .. }
+            | Self::Delivered { attempt, .. }
             | Self::AttemptFailed { attempt, .. }
             | Self::Exhausted { attempt, .. } => Some(attempt.webhook),
             Self::AccountsProjected { .. } => None,

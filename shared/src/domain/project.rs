@@ -18,6 +18,17 @@ pub struct Project {
     pub api_keys: BTreeMap<KeyId, ApiKey>,
     pub accounts: BTreeSet<AccountId>,
     pub webhooks: BTreeSet<WebhookId>,
+    /// What its webhooks hold in every replica, with their versions and with what is left of
+    /// those that were deleted.
+    pub webhook_bytes: usize,
+}
+
+impl Project {
+    /// False between its two first entries, of which the first is its data key: the second may
+    /// never have come.
+    pub fn is_made(&self) -> bool {
+        self.sequence > Sequence(0)
+    }
 }
 
 /// An API key: its hash alone is kept.

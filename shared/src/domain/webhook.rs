@@ -1,6 +1,7 @@
 //! A subscriber's endpoint: where, what, signed how, and in which status.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use super::policy::Policy;
 use crate::ids::{ProjectId, SecretId, Sequence, WebhookId};
 use crate::limits::VERSION_HISTORY_MS;
 use crate::secret::Secret;
-use crate::signing::Signers;
+use crate::signing::{Signer, Signers};
 use crate::time::Timestamp;
 
 /// The shape of payload, headers and management API that a webhook speaks.
@@ -60,11 +61,22 @@ pub struct WebhookDefinition {
 }
 
 /// The sealed part of a webhook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub url: EndpointUrl,
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+}
+
+/// Without the headers' values, which may be credentials.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Endpoint")
+            .field("url", &self.url)
+            .field("headers", &names)
+            .finish()
+    }
 }
 
 /// A signing secret as the registry holds it.
@@ -93,6 +105,7 @@ pub struct Webhook {
     /// Oldest first; the last one is what holds now. Older than what a retained event needs
     /// are dropped.
     pub versions: Vec<WebhookVersion>,
+    /// Then endpoint, secrets and signers are none of its own: see [`Webhook::buried`].
     pub deleted: bool,
 }
 
@@ -106,19 +119,101 @@ pub struct WebhookVersion {
     pub status: Option<Status>,
 }
 
+/// What a webhook holds beside its texts and versions, about.
+const WEBHOOK_BYTES: usize = 1 << 10;
+/// Of a version without its selection.
+const VERSION_BYTES: usize = size_of::<WebhookVersion>();
+
 impl Webhook {
-    /// Adds the version of one entry, and drops those that were superseded so long ago that no
-    /// retained event can have been classified by them.
-    pub(crate) fn push_version(&mut self, version: WebhookVersion) {
-        let horizon = version.at.plus_millis(-VERSION_HISTORY_MS);
-        let superseded_before_horizon = self
-            .versions
-            .iter()
-            .skip(1)
-            .take_while(|next| next.at < horizon)
-            .count();
-        self.versions.drain(..superseded_before_horizon);
+    /// Adds the version of one entry, and drops those that no retained event needs any more. An
+    /// entry that leaves the selection as it was shares it.
+    pub(crate) fn push_version(&mut self, mut version: WebhookVersion) {
+        self.forget_versions(version.at);
+        if let Some(last) = self.versions.last()
+            && last.selection == version.selection
+        {
+            version.selection = Arc::clone(&last.selection);
+        }
         self.versions.push(version);
+    }
+
+    /// How many versions, oldest first, were superseded so long before `now` that no retained
+    /// event can have been classified by them.
+    pub(crate) fn versions_outlived(&self, now: Timestamp) -> usize {
+        let horizon = now.plus_millis(-VERSION_HISTORY_MS);
+        let successors = self.versions.iter().skip(1);
+        successors.take_while(|next| next.at < horizon).count()
+    }
+
+    pub(crate) fn forget_versions(&mut self, now: Timestamp) {
+        let outlived = self.versions_outlived(now);
+        self.versions.drain(..outlived);
+    }
+
+    /// What is left after the deletion: what classifies events of before. Where it sent to, what
+    /// it signed with and what it was for are gone.
+    pub(crate) fn buried(&self, sequence: Sequence, at: Timestamp) -> Self {
+        let selection = match self.versions.last() {
+            Some(last) => Arc::clone(&last.selection),
+            None => Arc::new(self.definition.selection.clone()),
+        };
+        let mut buried = Self {
+            id: self.id,
+            project: self.project,
+            definition: WebhookDefinition {
+                dialect: self.definition.dialect,
+                sealed_endpoint: Vec::new(),
+                selection: Selection::stored(Vec::new()),
+                description: None,
+                verification_required: self.definition.verification_required,
+                policy: self.definition.policy.clone(),
+                status: self.definition.status,
+                status_reason: None,
+                active_secret: self.definition.active_secret,
+                previous_secret: self.definition.previous_secret,
+            },
+            endpoint: NOWHERE.0.clone(),
+            secrets: Vec::new(),
+            signers: Arc::clone(&NOWHERE.1),
+            created_at: self.created_at,
+            updated_at: at,
+            sequence,
+            from: self.from,
+            versions: self.versions.clone(),
+            deleted: true,
+        };
+        buried.push_version(WebhookVersion {
+            registry_sequence: sequence,
+            at,
+            selection,
+            status: None,
+        });
+        buried
+    }
+
+    /// What it holds in memory, about.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let headers = self.endpoint.headers.iter();
+        let texts = headers
+            .map(|(name, value)| name.len().saturating_add(value.len()))
+            .chain([
+                self.endpoint.url.as_str().len(),
+                self.definition.sealed_endpoint.len(),
+                self.definition.selection.held_bytes(),
+                self.definition.description.as_ref().map_or(0, String::len),
+            ])
+            .sum::<usize>();
+        let versions = self.versions.iter().zip(
+            // The version before each.
+            std::iter::once(None).chain(self.versions.iter().map(Some)),
+        );
+        let versions = versions
+            .map(|(version, before)| match before {
+                Some(before) if Arc::ptr_eq(&before.selection, &version.selection) => VERSION_BYTES,
+                Some(_) | None => VERSION_BYTES.saturating_add(version.selection.held_bytes()),
+            })
+            .sum::<usize>();
+        WEBHOOK_BYTES.saturating_add(texts).saturating_add(versions)
     }
 
     pub fn version(&self, registry_sequence: Sequence) -> Option<&WebhookVersion> {
@@ -126,5 +221,40 @@ impl Webhook {
             .iter()
             .rev()
             .find(|version| version.registry_sequence == registry_sequence)
+    }
+}
+
+/// What stands for the endpoint and the signers of a deleted webhook: an address that can never
+/// resolve (RFC 2606), and a key that everybody knows.
+static NOWHERE: LazyLock<(Endpoint, Arc<Signers>)> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "both texts are constants")]
+    let (url, signer) = (
+        EndpointUrl::parse("https://deleted.invalid/").expect("a url"),
+        Signer::new(&crate::secret::new_signing_secret(&[0; 32])).expect("a signing secret"),
+    );
+    let endpoint = Endpoint {
+        url,
+        headers: Vec::new(),
+    };
+    let signers = Signers {
+        active: signer,
+        previous: None,
+    };
+    (endpoint, Arc::new(signers))
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_prints_neither_its_query_nor_what_its_headers_say() {
+        let endpoint = Endpoint {
+            url: EndpointUrl::parse("https://example.com/?token=hunter2").unwrap(),
+            headers: vec![("authorization".into(), "Bearer hunter2".into())],
+        };
+        let printed = format!("{endpoint:?}");
+        assert!(printed.contains("authorization"), "{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
     }
 }

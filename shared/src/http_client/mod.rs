@@ -315,7 +315,7 @@ async fn read_body(mut response: reqwest::Response, kept_bytes_max: usize) -> By
 }
 
 /// reqwest takes the process's provider, and panics where there is none.
-fn install_crypto_provider() {
+pub fn install_crypto_provider() {
     let ring = rustls::crypto::ring::default_provider();
     // An error means that one is installed already, by an earlier client or the NATS library.
     ring.install_default().ok();

@@ -19,8 +19,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const EXPIRES: Duration = Duration::from_secs(4);
 /// Consumers that were left behind go away after this.
 const CONSUMER_LINGER: Duration = Duration::from_secs(10);
-/// Bounds what lies in the client's buffers.
+/// Both bound what lies in the client's buffers; messages may be small or a megabyte each.
 const BATCH_MESSAGES: usize = 500;
+const BATCH_BYTES: usize = 16 << 20;
 
 /// A message read back.
 #[derive(Clone, Debug)]
@@ -144,6 +145,7 @@ pub(super) async fn open(
     let stream = consumer
         .stream()
         .max_messages_per_batch(BATCH_MESSAGES)
+        .max_bytes_per_batch(BATCH_BYTES)
         .heartbeat(HEARTBEAT)
         .expires(EXPIRES)
         .messages()

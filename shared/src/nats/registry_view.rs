@@ -34,6 +34,11 @@ const FOLD_WITHIN: Duration = Duration::from_secs(5);
 const CATCH_UP_EVERY: Duration = Duration::from_millis(100);
 /// Attempts of one command whose subject keeps moving.
 const DECIDE_TRIES: usize = 5;
+/// Tries of one append.
+const APPEND_TRIES: usize = 5;
+/// Of these, tries without an acknowledgement, each of which takes 2 s: the caller shall be told
+/// while it still waits.
+const UNKNOWN_TRIES: usize = 2;
 
 /// A shared handle.
 #[derive(Clone)]
@@ -159,7 +164,7 @@ impl RegistryView {
     ) -> Result<Sequence, ExecuteError> {
         let mut last_error = ExecuteError::Refused(CommandError::Stale);
         for _ in 0..DECIDE_TRIES {
-            let appends = self.read(|state| decide(state, command.clone()))?;
+            let appends = self.read(|state| decide(state, command.clone(), at))?;
             match self.append_all(&appends, by, at).await {
                 Ok(sequence) => {
                     self.wait_for(sequence, FOLD_WITHIN).await?;
@@ -217,8 +222,8 @@ impl RegistryView {
     /// One checked append. After a lost acknowledgement, a conflict does not mean "not stored":
     /// the subject's last message says whose append holds.
     async fn append_one(&self, message: NewMessage) -> Result<Sequence, ExecuteError> {
-        let mut in_doubt = false;
-        for _ in 0..DECIDE_TRIES {
+        let mut unknown = 0;
+        for _ in 0..APPEND_TRIES {
             match self.inner.nats.append(message.clone()).await {
                 Ok(appended) => return Ok(appended.sequence),
                 Err(AppendError::Busy) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -227,12 +232,17 @@ impl RegistryView {
                         "larger than the server takes".into(),
                     ));
                 }
-                Err(AppendError::Unknown(_)) => in_doubt = true,
+                Err(AppendError::Unknown(_)) => {
+                    unknown += 1;
+                    if unknown == UNKNOWN_TRIES {
+                        break;
+                    }
+                }
                 Err(AppendError::Conflict) => {
                     let last = last_matching(&self.inner.nats.registry, &message.subject).await?;
                     return match last {
                         Some(last)
-                            if in_doubt
+                            if unknown > 0
                                 && last.message_id.as_ref() == Some(&message.message_id) =>
                         {
                             Ok(last.sequence)

@@ -35,9 +35,17 @@ pub struct Delivery {
     pub body: Vec<u8>,
     /// The body as JSON, null if it is none.
     pub json: Value,
-    /// The status, once it is written; none for a dropped connection.
-    pub answered: Option<u16>,
+    /// None until then, and for ever if the connection was dropped.
+    pub answered: Option<Answered>,
     pub verdict: Verdict,
+}
+
+/// What was answered, as of just before it was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    pub status: u16,
+    /// Since the receiver was started.
+    pub at: Duration,
 }
 
 impl Delivery {
@@ -64,7 +72,7 @@ impl Delivery {
 
     pub fn succeeded(&self) -> bool {
         self.answered
-            .is_some_and(|status| (200..300).contains(&status))
+            .is_some_and(|answered| (200..300).contains(&answered.status))
     }
 }
 
@@ -262,7 +270,9 @@ impl Drop for Receiver {
 fn summary(delivery: &Delivery) -> String {
     let answered = delivery
         .answered
-        .map_or("no answer".to_owned(), |status| status.to_string());
+        .map_or("no answer".to_owned(), |answered| {
+            answered.status.to_string()
+        });
     format!(
         "{} {} {} to {}: {answered}",
         delivery.event(),
@@ -307,8 +317,10 @@ impl Shared {
     }
 
     fn answered(&self, index: usize, status: u16) {
-        if let Some(delivery) = self.lock().deliveries.get_mut(index) {
-            delivery.answered = Some(status);
+        let mut state = self.lock();
+        let at = state.clock.elapsed();
+        if let Some(delivery) = state.deliveries.get_mut(index) {
+            delivery.answered = Some(Answered { status, at });
         }
     }
 }

@@ -18,7 +18,7 @@ async fn an_accounts_life_is_told_to_webhooks() {
         "name": "Before",
         "origin_owner_id": "customer-1",
         "origin_owner_name": "Acme",
-        "credentials": { "signing_secret": "key" },
+        "credentials": { "signing_secret": "a key of some length" },
     });
     let created = client
         .create_account(&account)
@@ -75,7 +75,7 @@ async fn a_deleted_accounts_callbacks_are_not_found() {
     let account = json!({
         "provider": "bamboohr",
         "origin_owner_id": "customer-1",
-        "credentials": { "signing_secret": "key" },
+        "credentials": { "signing_secret": "a key of some length" },
     });
     let created = client
         .create_account(&account)
@@ -85,7 +85,7 @@ async fn a_deleted_accounts_callbacks_are_not_found() {
         .unwrap();
     let url = text(&created, "/ingest/url").unwrap();
     let body = providers::bamboohr_employee_updated("1", "Tefi", "2026-02-02T08:00:00+0000");
-    let callback = providers::bamboohr("key", body, "1770019203");
+    let callback = providers::bamboohr("a key of some length", body, "1770019203");
     client
         .callback(&url, &callback)
         .await

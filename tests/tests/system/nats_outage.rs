@@ -52,7 +52,7 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
     let account = json!({
         "provider": "bamboohr",
         "origin_owner_id": "customer-1",
-        "credentials": { "signing_secret": "key" },
+        "credentials": { "signing_secret": "a key of some length" },
     });
     let account = client
         .create_account(&account)
@@ -80,7 +80,7 @@ async fn what_ingest_accepted_survives_an_outage_of_nats() {
     // While it is away nothing is promised. What is sent now is what was sent last, for its fate
     // is as unknown, and a later event of the same record may not overtake it.
     let body = providers::bamboohr_employee_updated("1", "Tefi", "2026-02-02T08:00:00+0000");
-    let callback = providers::bamboohr("key", body, "1770019203");
+    let callback = providers::bamboohr("a key of some length", body, "1770019203");
     let url = text(&account, "/ingest/url").unwrap();
     for reply in [
         client.post_events(&events).await.unwrap(),

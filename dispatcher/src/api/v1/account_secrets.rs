@@ -14,10 +14,12 @@ use shared::problem::Problem;
 use shared::secret::Secret;
 
 use crate::api::error::ApiError;
-use crate::api::fields::{Change, Parsed, fault_at, line, object};
+use crate::api::fields::{Change, Parsed, fault, fault_at, line, object};
 
 /// A key in PEM fits; providers' secrets are far shorter.
 const SIGNING_SECRET_BYTES_MAX: usize = 4 << 10;
+/// Shorter ones can be guessed, and no provider gives them.
+const SIGNING_SECRET_BYTES_MIN: usize = 8;
 const SIGNING_SECRET: &str = "signing_secret";
 
 /// `credentials` as a request gives them.
@@ -45,7 +47,7 @@ pub(super) fn credentials(value: Value) -> Parsed<Credentials> {
     let signing_secret = match rest.remove(SIGNING_SECRET) {
         None => Change::Keep,
         Some(Value::Null) => Change::Clear,
-        Some(value) => match line(SIGNING_SECRET_BYTES_MAX)(value) {
+        Some(value) => match line(SIGNING_SECRET_BYTES_MAX)(value).and_then(long_enough) {
             Ok(text) => Change::Set(Secret::new(text)),
             Err(faults) => {
                 let detail = faults.into_iter().next().map(|fault| fault.detail);
@@ -57,6 +59,14 @@ pub(super) fn credentials(value: Value) -> Parsed<Credentials> {
         signing_secret,
         rest,
     })
+}
+
+fn long_enough(secret: String) -> Parsed<String> {
+    // Blanks around it come of copying, and are no part of its strength.
+    if secret.trim().len() < SIGNING_SECRET_BYTES_MIN {
+        return fault(format!("must be at least {SIGNING_SECRET_BYTES_MIN} bytes"));
+    }
+    Ok(secret)
 }
 
 impl SecretsChange {
@@ -94,6 +104,13 @@ impl SecretsChange {
             Change::Set(credentials) => Change::Set(credentials.rest.clone()),
         };
         let old = |field: fn(&AccountSecrets) -> Option<&RawValue>| current.and_then(field);
+        let (old_credentials, old_settings) = (
+            old(|old| old.credentials.as_deref()),
+            old(|old| old.settings.as_deref()),
+        );
+        let credentials = merged(old_credentials, &rest)?;
+        let settings = merged(old_settings, &self.settings)?;
+        self.check_size(credentials.as_deref(), settings.as_deref())?;
         Ok(AccountSecrets {
             ingest_key: match current {
                 Some(secrets) => secrets.ingest_key.clone(),
@@ -101,19 +118,36 @@ impl SecretsChange {
             },
             signing_secret,
             signing_secret_generated,
-            credentials: merged("/credentials", old(|old| old.credentials.as_deref()), &rest)?,
-            settings: merged(
-                "/settings",
-                old(|old| old.settings.as_deref()),
-                &self.settings,
-            )?,
+            credentials,
+            settings,
         })
+    }
+
+    /// 422 when what is kept of the account would be too large. Blames what the request changed.
+    fn check_size(
+        &self,
+        credentials: Option<&RawValue>,
+        settings: Option<&RawValue>,
+    ) -> Result<(), ApiError> {
+        let bytes = |json: Option<&RawValue>| json.map_or(0, |json| json.get().len());
+        let (credentials, settings) = (bytes(credentials), bytes(settings));
+        if credentials.saturating_add(settings) <= ACCOUNT_JSON_BYTES_MAX {
+            return Ok(());
+        }
+        let pointer = if self.settings.is_keep() || credentials > ACCOUNT_JSON_BYTES_MAX {
+            "/credentials"
+        } else {
+            "/settings"
+        };
+        let detail = format!(
+            "credentials and settings may have {ACCOUNT_JSON_BYTES_MAX} bytes of JSON together"
+        );
+        Err(ApiError::Refused(Problem::invalid_field(pointer, detail)))
     }
 }
 
-/// The object after the change, as it is stored. 422 when it is too large then.
+/// The object after the change, as it is stored.
 fn merged(
-    pointer: &str,
     current: Option<&RawValue>,
     change: &Change<Map<String, Value>>,
 ) -> Result<Option<Box<RawValue>>, ApiError> {
@@ -127,12 +161,7 @@ fn merged(
         None => Map::new(),
     };
     merge(&mut members, change);
-    let stored = to_raw_value(&members).map_err(ApiError::internal)?;
-    if stored.get().len() > ACCOUNT_JSON_BYTES_MAX {
-        let detail = format!("must be at most {ACCOUNT_JSON_BYTES_MAX} bytes of JSON");
-        return Err(ApiError::Refused(Problem::invalid_field(pointer, detail)));
-    }
-    Ok(Some(stored))
+    to_raw_value(&members).map(Some).map_err(ApiError::internal)
 }
 
 /// RFC 7396. The recursion is as deep as the request, which the parser bounds at 128.
@@ -208,23 +237,28 @@ mod tests {
 
     #[test]
     fn there_is_a_signing_secret_wherever_we_are_the_ones_to_make_it() {
-        let given = json!({"credentials": {"signing_secret": "given"}});
+        let given = json!({"credentials": {"signing_secret": "given-one"}});
         let cleared = json!({"credentials": {"signing_secret": null}});
         let all_cleared = json!({"credentials": null});
         let other = json!({"credentials": {"token": "x"}});
         let cases = [
             (Given, vec![json!({})], None, false),
-            (Given, vec![given.clone()], Some("given".to_owned()), false),
+            (
+                Given,
+                vec![given.clone()],
+                Some("given-one".to_owned()),
+                false,
+            ),
             (
                 Given,
                 vec![json!({}), given.clone()],
-                Some("given".to_owned()),
+                Some("given-one".to_owned()),
                 false,
             ),
             (
                 Given,
                 vec![given.clone(), other.clone()],
-                Some("given".to_owned()),
+                Some("given-one".to_owned()),
                 false,
             ),
             (Given, vec![given.clone(), cleared.clone()], None, false),
@@ -246,7 +280,7 @@ mod tests {
             (
                 Generated,
                 vec![json!({}), given.clone()],
-                Some("given".to_owned()),
+                Some("given-one".to_owned()),
                 false,
             ),
             (Generated, vec![given, cleared], Some(generated(2)), true),
@@ -263,7 +297,7 @@ mod tests {
     #[test]
     fn objects_are_merged_and_the_signing_secret_stands_apart() {
         let created = json!({
-            "credentials": {"token": "t", "signing_secret": "s", "login": {"user": "u"}},
+            "credentials": {"token": "t", "signing_secret": "sign-with-me", "login": {"user": "u"}},
             "settings": {"region": "eu", "list": [1, 2]},
         });
         let patched = json!({
@@ -290,16 +324,42 @@ mod tests {
             (json!([]), ""),
             (json!({"signing_secret": 1}), "/signing_secret"),
             (json!({"signing_secret": ""}), "/signing_secret"),
+            (json!({"signing_secret": "1234567"}), "/signing_secret"),
+            (json!({"signing_secret": "          "}), "/signing_secret"),
+            (json!({"signing_secret": " 1234567 "}), "/signing_secret"),
         ] {
             let faults = credentials(value).err().unwrap();
             assert_eq!(faults[0].pointer, pointer);
         }
-        let long = json!({"settings": {"a": "a".repeat(ACCOUNT_JSON_BYTES_MAX)}});
+        assert!(credentials(json!({"signing_secret": "12345678"})).is_ok());
+    }
+
+    #[test]
+    fn what_is_kept_of_an_account_is_bounded_in_all() {
+        let text = |bytes: usize| "a".repeat(bytes);
+        let all = ACCOUNT_JSON_BYTES_MAX;
         let random = Randomness {
             ingest_key: [0; 32],
             signing_secret: [0; 32],
         };
-        let refused = change(&long).apply(None, Given, &random);
-        assert!(matches!(refused, Err(ApiError::Refused(problem)) if problem.status == 422));
+        for (body, pointer) in [
+            (json!({"settings": {"a": text(all - 10)}}), None),
+            (json!({"settings": {"a": text(all)}}), Some("/settings")),
+            (
+                json!({"credentials": {"a": text(all)}}),
+                Some("/credentials"),
+            ),
+            (
+                json!({"credentials": {"a": text(all / 2)}, "settings": {"a": text(all / 2)}}),
+                Some("/settings"),
+            ),
+        ] {
+            let refused = match change(&body).apply(None, Given, &random) {
+                Ok(_) => None,
+                Err(ApiError::Refused(problem)) => Some(problem.errors[0].pointer.clone()),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(refused.as_deref(), pointer);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{ETAG, LOCATION};
-use actix_web::web::{Data, Path};
+use actix_web::web::Path;
 use serde::Serialize;
 use serde_json::Value;
 use shared::connector::{Connectors, SigningSecretSource};
@@ -22,6 +22,7 @@ use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::etag::{IfMatch, etag};
 use crate::api::fields::{Change, Fields, Parsed, fault, line, object};
+use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
 use crate::api::{find, id, unless_moved_on};
 use crate::app::App;
@@ -65,12 +66,12 @@ struct AccountPatch {
 
 pub(super) async fn create(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewAccount::parse(body.fields().await?, &app.connectors)?;
+    let new = NewAccount::parse(body.fields(&caller, &app).await?, &app.connectors)?;
     let now = app.clock.now();
-    let id = AccountId::new(now, &random::bytes());
+    let id = AccountId::new(now, &random::for_id());
     let mut definition = new.definition;
     let source = source(&app.connectors, &definition.provider);
     let secrets = new.secrets.apply(None, source, &randomness())?;
@@ -90,7 +91,7 @@ pub(super) async fn create(
 
 pub(super) async fn list(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     page: Page<AccountId>,
 ) -> Result<HttpResponse, ApiError> {
     let list = find(&app, |state| {
@@ -105,7 +106,7 @@ pub(super) async fn list(
 
 pub(super) async fn get(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let account = account(&app, caller.project, id(&path)?).await?;
@@ -114,14 +115,14 @@ pub(super) async fn get(
 
 pub(super) async fn patch(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
     if_match: IfMatch,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
     account(&app, project, id).await?;
-    let patch = AccountPatch::parse(body.fields().await?)?;
+    let patch = AccountPatch::parse(body.fields(&caller, &app).await?)?;
     unless_moved_on(async || {
         let current = account(&app, project, id).await?;
         if_match.check(current.sequence)?;
@@ -146,7 +147,7 @@ pub(super) async fn patch(
 
 pub(super) async fn delete(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
     if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {

@@ -2,7 +2,7 @@
 //! key itself is shown once.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, Path};
+use actix_web::web::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -19,9 +19,9 @@ use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
+use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
 use crate::api::{find, id};
-use crate::app::App;
 
 #[derive(Serialize)]
 struct ApiKeyResource {
@@ -45,18 +45,18 @@ impl From<&ApiKey> for ApiKeyResource {
 }
 
 pub(super) async fn create(
-    _: Admin,
-    app: Data<App>,
+    caller: Admin,
+    app: OpenApp,
     path: Path<String>,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let project_id = id(&path)?;
     find(&app, |state| project(state, project_id).map(|_| ())).await?;
-    let mut fields = body.fields().await?;
+    let mut fields = body.fields(&caller, &app).await?;
     let name = fields.required("name", line(NAME_BYTES_MAX));
     let name = fields.finish(name)?;
     let now = app.clock.now();
-    let id = KeyId::new(now, &random::bytes());
+    let id = KeyId::new(now, &random::for_id());
     let key = format!("ck_{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()));
     let command = Command::CreateApiKey {
         project: project_id,
@@ -75,7 +75,7 @@ pub(super) async fn create(
 
 pub(super) async fn list(
     _: Admin,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
     page: Page<KeyId>,
 ) -> Result<HttpResponse, ApiError> {
@@ -92,7 +92,7 @@ pub(super) async fn list(
 /// Revokes it: every replica refuses it within 5 s.
 pub(super) async fn delete(
     _: Admin,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<(String, String)>,
 ) -> Result<HttpResponse, ApiError> {
     let (project_id, key) = (id(&path.0)?, id(&path.1)?);

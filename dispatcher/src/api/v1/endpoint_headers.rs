@@ -38,12 +38,23 @@ const REFUSED_PREFIXES: [&str; 3] = ["carillon-", "proxy-", "webhook-"];
 /// By lowercase name.
 pub(super) type HeadersChange = BTreeMap<String, HeaderChange>;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum HeaderChange {
     Set(String),
     Remove,
     /// The mask: it stays, and must be there.
     Keep,
+}
+
+/// Without the value, which may be a credential.
+impl std::fmt::Debug for HeaderChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Set(_) => "Set(…)",
+            Self::Remove => "Remove",
+            Self::Keep => "Keep",
+        })
+    }
 }
 
 /// The map of a request: a value, or null for none.

@@ -2,11 +2,11 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::LOCATION;
-use actix_web::web::{Data, Path};
+use actix_web::web::Path;
 use serde::Serialize;
 use shared::domain::project::Project;
 use shared::domain::registry::{Command, RegistryState, SEALED_DATA_KEY, seal_context};
-use shared::ids::{ProjectId, Sequence};
+use shared::ids::ProjectId;
 use shared::limits::NAME_BYTES_MAX;
 use shared::random;
 use shared::time::Timestamp;
@@ -15,9 +15,9 @@ use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
+use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
 use crate::api::{find, id};
-use crate::app::App;
 
 #[derive(Serialize)]
 struct ProjectResource {
@@ -36,12 +36,16 @@ impl From<&Project> for ProjectResource {
     }
 }
 
-pub(super) async fn create(_: Admin, app: Data<App>, body: Body) -> Result<HttpResponse, ApiError> {
-    let mut fields = body.fields().await?;
+pub(super) async fn create(
+    caller: Admin,
+    app: OpenApp,
+    body: Body,
+) -> Result<HttpResponse, ApiError> {
+    let mut fields = body.fields(&caller, &app).await?;
     let name = fields.required("name", line(NAME_BYTES_MAX));
     let name = fields.finish(name)?;
     let now = app.clock.now();
-    let id = ProjectId::new(now, &random::bytes());
+    let id = ProjectId::new(now, &random::for_id());
     let context = seal_context(SEALED_DATA_KEY, id, &id.to_string());
     let key = app
         .master_keys
@@ -60,13 +64,13 @@ pub(super) async fn create(_: Admin, app: Data<App>, body: Body) -> Result<HttpR
 
 pub(super) async fn list(
     _: Admin,
-    app: Data<App>,
+    app: OpenApp,
     page: Page<ProjectId>,
 ) -> Result<HttpResponse, ApiError> {
     let list = app.view.read(|state| {
         let mut projects: Vec<_> = state
             .projects()
-            .filter(|project| is_made(project))
+            .filter(|project| project.is_made())
             .collect();
         projects.sort_unstable_by_key(|project| project.id);
         page.cut(projects.into_iter(), |project| project.id)
@@ -77,7 +81,7 @@ pub(super) async fn list(
 
 pub(super) async fn get(
     _: Admin,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let id = id(&path)?;
@@ -88,7 +92,7 @@ pub(super) async fn get(
 /// A tombstone: from here on nothing of the project is to be seen, and its keys open nothing.
 pub(super) async fn delete(
     _: Admin,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let id = id(&path)?;
@@ -100,9 +104,5 @@ pub(super) async fn delete(
 
 /// `None` also between a project's two first entries, of which the first is its data key.
 pub(super) fn project(state: &RegistryState, id: ProjectId) -> Option<&Project> {
-    state.project(id).filter(|project| is_made(project))
-}
-
-fn is_made(project: &Project) -> bool {
-    project.sequence > Sequence(0)
+    state.project(id).filter(|project| project.is_made())
 }

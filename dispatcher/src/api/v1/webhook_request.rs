@@ -14,6 +14,14 @@ use crate::api::error::ApiError;
 use crate::api::fields::{Change, Fields, Parsed, boolean, fault, fault_at, object, prose};
 use crate::api::fields::{pointer_to, refused};
 
+/// Members of a policy that hold their default alone: what they ask for is not done yet, and must
+/// not be believed to be.
+const NOT_OFFERED_YET: [&str; 3] = [
+    "rate_limit_per_second",
+    "deactivate_after_consecutive_failures",
+    "deactivate_after_failing_ms",
+];
+
 /// Whose address has yet to be judged.
 #[derive(Debug)]
 pub(super) struct NewWebhook {
@@ -82,16 +90,17 @@ impl WebhookPatch {
             && self.policy.is_keep()
     }
 
-    /// The endpoint after the change; `None` when it stays, and needs no sealing.
+    /// The endpoint after the change; `None` when it stays as it is, and needs no sealing.
     pub(super) fn endpoint(&self, current: &Endpoint) -> Result<Option<Endpoint>, ApiError> {
         if self.url.is_none() && self.headers.is_keep() {
             return Ok(None);
         }
         let headers = changed(&current.headers, &self.headers);
-        Ok(Some(Endpoint {
+        let endpoint = Endpoint {
             url: self.url.as_ref().unwrap_or(&current.url).clone(),
             headers: headers.map_err(|faults| refused("headers", faults))?,
-        }))
+        };
+        Ok(Some(endpoint).filter(|endpoint| endpoint != current))
     }
 
     /// All else after the change.
@@ -155,7 +164,15 @@ fn events(value: Value, connectors: &Connectors) -> Parsed<Selection> {
 /// `base` with the members that are given. One after the other, so that a fault has its place.
 fn policy_with(base: &Policy, members: &Map<String, Value>) -> Parsed<Policy> {
     let (mut policy, mut faults) = (base.clone(), Vec::new());
+    let defaults = serde_json::to_value(Policy::default()).unwrap_or_default();
     for (name, value) in members {
+        if NOT_OFFERED_YET.contains(&name.as_str()) && defaults.get(name) != Some(value) {
+            faults.push(FieldError {
+                pointer: pointer_to(name),
+                detail: "is not offered yet".to_owned(),
+            });
+            continue;
+        }
         let changed = serde_json::to_value(&policy).and_then(|mut whole| {
             if let Some(whole) = whole.as_object_mut() {
                 whole.insert(name.clone(), value.clone());
@@ -215,7 +232,7 @@ mod tests {
             "events": ["*"],
             "description": "old",
             "headers": {"x-a": "1"},
-            "policy": {"max_in_flight": 8, "rate_limit_per_second": 5},
+            "policy": {"max_in_flight": 8},
             "verification_required": false,
         }))
         .unwrap();
@@ -268,6 +285,22 @@ mod tests {
                 vec!["/policy/max_in_flight"],
             ),
             (
+                json!({"url": "https://x", "events": ["*"], "policy": {
+                    "rate_limit_per_second": 5,
+                    "deactivate_after_consecutive_failures": 10,
+                    "deactivate_after_failing_ms": null,
+                }}),
+                vec![
+                    "/policy/deactivate_after_consecutive_failures",
+                    "/policy/deactivate_after_failing_ms",
+                    "/policy/rate_limit_per_second",
+                ],
+            ),
+            (
+                json!({"url": "https://x", "events": [{"event": "*", "providers": ["bamboohr", "bamboohr"]}]}),
+                vec!["/events/0/providers/1"],
+            ),
+            (
                 json!({"url": "https://x", "events": ["*"], "verification_required": true, "status": "enabled"}),
                 vec!["/verification_required", "/status"],
             ),
@@ -275,6 +308,38 @@ mod tests {
         for (body, expected) in cases {
             assert_eq!(pointers(create(body.clone())), expected, "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_not_offered_yet_may_be_sent_back_as_it_was_read() {
+        let policy = serde_json::to_value(Policy::default()).unwrap();
+        let created = create(json!({"url": "https://x", "events": ["*"], "policy": policy}));
+        assert_eq!(created.unwrap().policy, Policy::default());
+
+        // And what an earlier release took does not stand in the way of other changes.
+        let (mut definition, _) = current();
+        definition.policy.rate_limit_per_second = Some(5);
+        let other = patch(json!({"policy": {"ordering": "strict"}})).unwrap();
+        let after = other.definition(&definition, vec![]).unwrap();
+        assert_eq!(after.policy.rate_limit_per_second, Some(5));
+        let cleared = patch(json!({"policy": {"rate_limit_per_second": null}})).unwrap();
+        let after = cleared.definition(&definition, vec![]).unwrap();
+        assert_eq!(after.policy.rate_limit_per_second, None);
+        let asked = patch(json!({"policy": {"rate_limit_per_second": 6}})).unwrap();
+        assert_eq!(
+            pointers(asked.definition(&definition, vec![])),
+            ["/policy/rate_limit_per_second"]
+        );
+    }
+
+    #[test]
+    fn nothing_of_a_request_prints_what_its_headers_say() {
+        let headers = json!({"authorization": "hunter2"});
+        let new = create(json!({"url": "https://x", "events": ["*"], "headers": headers}));
+        let patch = patch(json!({ "headers": headers }));
+        let printed = format!("{:?} {:?}", new.unwrap(), patch.unwrap());
+        assert!(printed.contains("authorization"), "{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
     }
 
     #[test]
@@ -304,6 +369,11 @@ mod tests {
         let (definition, endpoint) = current();
         let untouched = patch(json!({"policy": null})).unwrap();
         assert_eq!(untouched.endpoint(&endpoint).unwrap(), None);
+        let as_it_is = patch(json!({
+            "url": "https://example.com/a?token=1",
+            "headers": {"X-A": "1"},
+        }));
+        assert_eq!(as_it_is.unwrap().endpoint(&endpoint).unwrap(), None);
         let after = untouched.definition(&definition, vec![1]).unwrap();
         assert_eq!(after.policy, Policy::default());
         assert!(patch(json!({})).unwrap().is_keep() && !untouched.is_keep());

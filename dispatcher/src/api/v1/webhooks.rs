@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{ETAG, LOCATION};
-use actix_web::web::{Data, Path};
+use actix_web::web::Path;
 use serde::Serialize;
 use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::Selection;
@@ -29,6 +29,7 @@ use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::etag::{IfMatch, etag};
+use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
 use crate::api::{find, id, unless_moved_on};
 use crate::app::App;
@@ -70,14 +71,14 @@ struct SigningSecretResource {
 
 pub(super) async fn create(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewWebhook::parse(body.fields().await?, &app.connectors)?;
+    let new = NewWebhook::parse(body.fields(&caller, &app).await?, &app.connectors)?;
     check_endpoint(&app, &new.endpoint.url).await?;
     let (project, now) = (caller.project, app.clock.now());
-    let id = WebhookId::new(now, &random::bytes());
-    let secret_id = SecretId::new(now, &random::bytes());
+    let id = WebhookId::new(now, &random::for_id());
+    let secret_id = SecretId::new(now, &random::for_id());
     let definition = WebhookDefinition {
         dialect: Dialect::Stackone,
         sealed_endpoint: seal(&app, project, id, &new.endpoint)?,
@@ -113,7 +114,7 @@ pub(super) async fn create(
 
 pub(super) async fn list(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     page: Page<WebhookId>,
 ) -> Result<HttpResponse, ApiError> {
     let list = find(&app, |state| {
@@ -128,7 +129,7 @@ pub(super) async fn list(
 
 pub(super) async fn get(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let webhook = webhook(&app, caller.project, id(&path)?).await?;
@@ -139,14 +140,14 @@ pub(super) async fn get(
 
 pub(super) async fn patch(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
     if_match: IfMatch,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
     webhook(&app, project, id).await?;
-    let patch = WebhookPatch::parse(body.fields().await?, &app.connectors)?;
+    let patch = WebhookPatch::parse(body.fields(&caller, &app).await?, &app.connectors)?;
     if let Some(url) = &patch.url {
         check_endpoint(&app, url).await?;
     }
@@ -160,10 +161,15 @@ pub(super) async fn patch(
             Some(endpoint) => seal(&app, project, id, &endpoint)?,
             None => current.definition.sealed_endpoint.clone(),
         };
+        let definition = patch.definition(&current.definition, sealed_endpoint)?;
+        // Whoever sets the same again and again shall not fill the log, nor reach the limit.
+        if definition == current.definition {
+            return Ok(current.sequence);
+        }
         let command = Command::UpdateWebhook {
             project,
             id,
-            definition: patch.definition(&current.definition, sealed_endpoint)?,
+            definition,
             base: current.sequence,
         };
         Ok(app
@@ -182,7 +188,7 @@ pub(super) async fn patch(
 /// Answers once the owner has stopped sending, or after a second.
 pub(super) async fn delete(
     caller: Principal,
-    app: Data<App>,
+    app: OpenApp,
     path: Path<String>,
     if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {

@@ -21,6 +21,7 @@ use shared::time::Timestamp;
 use super::message_id::{FIRST_PARTY, MessageIds, NewRandom};
 use super::nesting;
 use super::render::{Fit, UnrenderedEvent};
+use super::surrogates;
 
 /// The items of a request, in its order.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ fn event<'a>(
     let account = match item.account {
         None => None,
         Some(id) => match request.accounts.get(&id) {
-            Some(account) => Some((id, &account.definition)),
+            Some(account) => Some(account.clone()),
             None => return Err(item.invalid("account_id", "there is no such account")),
         },
     };
@@ -228,6 +229,13 @@ impl<'a> Item<'a> {
         };
         if !is_identifier(&fields.record_id) {
             return Err(invalid("record_id", "must be 1 to 512 bytes long"));
+        }
+        if fields
+            .data
+            .is_some_and(|data| surrogates::are_lone(data.get()))
+        {
+            let detail = "holds half of a surrogate pair, which is no character";
+            return Err(invalid("data", detail));
         }
         if !fields.idempotency_key.as_deref().is_none_or(is_identifier) {
             return Err(invalid("idempotency_key", "must be 1 to 512 bytes long"));

@@ -74,7 +74,8 @@ fn an_item_becomes_an_event_whose_data_goes_out_as_it_came() {
         assert!(event.raw_event.is_none());
         let account = event
             .account
-            .map(|(id, definition)| (id, definition.provider.as_str()));
+            .as_ref()
+            .map(|account| (account.id, account.definition.provider.as_str()));
         assert_eq!(account, Some((ACCOUNT.parse().unwrap(), "bamboohr")));
         assert_eq!(event.id.uuid().get_version_num(), 8);
     });
@@ -147,6 +148,14 @@ fn errors_stand_at_their_items_index_and_name_the_field() {
         (
             r#"{"event":"ats_jobs.created","record_id":"1","idempotency_key":""}"#.into(),
             Some((ItemErrorCode::Invalid, "/idempotency_key")),
+        ),
+        (
+            r#"{"event":"ats_jobs.created","record_id":"1","data":{"a":"\ud83d\ude00"}}"#.into(),
+            None,
+        ),
+        (
+            r#"{"event":"ats_jobs.created","record_id":"1","data":{"a":"\ud800"}}"#.into(),
+            Some((ItemErrorCode::Invalid, "/data")),
         ),
         (
             format!(r#"{{"event":"ats_jobs.created","record_id":"1","data":"{large}"}}"#),

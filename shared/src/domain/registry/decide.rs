@@ -1,15 +1,27 @@
 //! Commands to appends.
 
 use super::{Aggregate, Append, Command, CommandError, RegistryEntry, RegistryState};
+use crate::domain::project::Project;
 use crate::ids::{ProjectId, Sequence};
 use crate::limits::WEBHOOKS_PER_PROJECT_MAX;
+use crate::time::Timestamp;
 
 /// Accounts of one project; a bound, not a target.
 const ACCOUNTS_PER_PROJECT_MAX: usize = 1_000_000;
 const API_KEYS_PER_PROJECT_MAX: usize = 1_000;
+/// Changes of one webhook within `VERSION_HISTORY_MS`. Each is a version that every replica holds.
+pub(super) const VERSIONS_MAX: usize = 1_000;
+/// What the webhooks of one project may hold in every replica: room for as many as there may be,
+/// each of a usual size. Reached sooner by large headers or selections that keep changing.
+pub(super) const WEBHOOK_BYTES_PER_PROJECT_MAX: usize = 128 << 20;
 
-/// What to append, in order, for `command` to hold. Things of other projects are `NotFound`.
-pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, CommandError> {
+/// What to append, in order, for `command` to hold. Things of other projects are `NotFound`, as
+/// is everything of a project that is not made yet.
+pub fn decide(
+    state: &RegistryState,
+    command: Command,
+    now: Timestamp,
+) -> Result<Vec<Append>, CommandError> {
     let append = |project, aggregate, id, expected, entry| Append {
         project,
         aggregate,
@@ -35,7 +47,7 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
             ])
         }
         Command::DeleteProject { id } => {
-            let project = state.project(id).ok_or(CommandError::NotFound)?;
+            let project = made(state, id)?;
             let entry = RegistryEntry::ProjectDeleted;
             let (text, last) = (id.to_string(), project.sequence);
             Ok(vec![append(id, Aggregate::Project, text, last, entry)])
@@ -46,12 +58,8 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
             name,
             hash,
         } => {
-            let held = state
-                .project(project)
-                .ok_or(CommandError::NotFound)?
-                .api_keys
-                .len();
-            check_limit(held, API_KEYS_PER_PROJECT_MAX)?;
+            let held = made(state, project)?.api_keys.len();
+            check_limit(held, "keys of a project", API_KEYS_PER_PROJECT_MAX)?;
             let entry = RegistryEntry::ApiKeyCreated { name, hash };
             Ok(vec![append(
                 project,
@@ -62,10 +70,7 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
             )])
         }
         Command::RevokeApiKey { project, id } => {
-            let keys = &state
-                .project(project)
-                .ok_or(CommandError::NotFound)?
-                .api_keys;
+            let keys = &made(state, project)?.api_keys;
             let last = keys.get(&id).ok_or(CommandError::NotFound)?.sequence;
             let entry = RegistryEntry::ApiKeyRevoked;
             Ok(vec![append(
@@ -81,12 +86,8 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
             id,
             definition,
         } => {
-            let held = state
-                .project(project)
-                .ok_or(CommandError::NotFound)?
-                .accounts
-                .len();
-            check_limit(held, ACCOUNTS_PER_PROJECT_MAX)?;
+            let held = made(state, project)?.accounts.len();
+            check_limit(held, "accounts of a project", ACCOUNTS_PER_PROJECT_MAX)?;
             let entry = RegistryEntry::AccountCreated(definition);
             Ok(vec![append(
                 project,
@@ -143,6 +144,10 @@ pub fn decide(state: &RegistryState, command: Command) -> Result<Vec<Append>, Co
                 .webhook_of(project, id)
                 .ok_or(CommandError::NotFound)?;
             check_base(webhook.sequence, Some(base))?;
+            let versions = webhook.versions.len();
+            let needed = versions.saturating_sub(webhook.versions_outlived(now));
+            check_limit(needed, "changes of a webhook in 15 days", VERSIONS_MAX)?;
+            check_webhook_bytes(made(state, project)?)?;
             let entry = RegistryEntry::WebhookUpdated(definition);
             Ok(vec![append(
                 project,
@@ -181,12 +186,10 @@ fn create_webhook(state: &RegistryState, command: Command) -> Result<Vec<Append>
     else {
         return Err(CommandError::NotFound);
     };
-    let held = state
-        .project(project)
-        .ok_or(CommandError::NotFound)?
-        .webhooks
-        .len();
-    check_limit(held, WEBHOOKS_PER_PROJECT_MAX)?;
+    let held = made(state, project)?;
+    let count = held.webhooks.len();
+    check_limit(count, "webhooks of a project", WEBHOOKS_PER_PROJECT_MAX)?;
+    check_webhook_bytes(held)?;
     let secret = |project: ProjectId| Append {
         project,
         aggregate: Aggregate::SigningSecret,
@@ -210,12 +213,26 @@ fn create_webhook(state: &RegistryState, command: Command) -> Result<Vec<Append>
     ])
 }
 
-fn check_limit(held: usize, max: usize) -> Result<(), CommandError> {
+fn made(state: &RegistryState, id: ProjectId) -> Result<&Project, CommandError> {
+    let project = state.project(id).filter(|project| project.is_made());
+    project.ok_or(CommandError::NotFound)
+}
+
+fn check_limit(held: usize, what: &'static str, max: usize) -> Result<(), CommandError> {
     if held < max {
         Ok(())
     } else {
-        Err(CommandError::LimitReached(max))
+        Err(CommandError::LimitReached { what, max })
     }
+}
+
+/// What is to come is not counted: one webhook is small beside the limit.
+fn check_webhook_bytes(project: &Project) -> Result<(), CommandError> {
+    check_limit(
+        project.webhook_bytes,
+        "bytes of webhooks in a project, with what they were in the last 15 days,",
+        WEBHOOK_BYTES_PER_PROJECT_MAX,
+    )
 }
 
 fn check_base(last: Sequence, base: Option<Sequence>) -> Result<(), CommandError> {

@@ -13,6 +13,9 @@ use super::webhook::WebhookDefinition;
 
 mod decide;
 mod state;
+#[cfg(test)]
+mod tests;
+mod webhooks;
 
 pub use decide::decide;
 pub use state::{ApplyError, Change, Changed, RegistryState};
@@ -162,8 +165,8 @@ pub enum CommandError {
     /// The thing changed since the caller read it.
     #[error("changed meanwhile")]
     Stale,
-    #[error("at most {0} of these are possible")]
-    LimitReached(usize),
+    #[error("at most {max} {what} are possible")]
+    LimitReached { what: &'static str, max: usize },
 }
 
 /// One append that a decision asks for.

@@ -3,25 +3,29 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::seal_context;
 use super::{Aggregate, RegistryEntry, RegistryRecord, SEALED_ACCOUNT, SEALED_DATA_KEY};
-use super::{SEALED_ENDPOINT, seal_context, signing_secret_context};
 use crate::domain::account::{Account, AccountDefinition};
 use crate::domain::project::{ApiKey, Project};
-use crate::domain::webhook::{SigningSecret, Webhook, WebhookDefinition, WebhookVersion};
-use crate::ids::{AccountId, KeyId, Position, ProjectId, SecretId, Sequence, WebhookId};
-use crate::secret::{DataKey, MasterKeys, Secret, UnsealError};
-use crate::signing::{Signer, Signers};
+use crate::domain::webhook::{SigningSecret, Webhook};
+use crate::ids::{AccountId, KeyId, ProjectId, Sequence, WebhookId};
+use crate::secret::{DataKey, MasterKeys, UnsealError};
+use crate::time::Timestamp;
 
 /// What folding REGISTRY up to [`RegistryState::applied`] gives.
 #[derive(Debug, Default)]
 pub struct RegistryState {
-    projects: HashMap<ProjectId, Project>,
+    pub(super) projects: HashMap<ProjectId, Project>,
     keys_by_hash: HashMap<[u8; 32], (ProjectId, KeyId)>,
     accounts: HashMap<AccountId, Arc<Account>>,
-    /// Deleted ones stay, for the owners that have yet to apply the deletion.
-    webhooks: HashMap<WebhookId, Arc<Webhook>>,
-    secrets: HashMap<WebhookId, Vec<SigningSecret>>,
+    /// Of deleted ones stays what classifies events of before, for as long as those are retained.
+    pub(super) webhooks: HashMap<WebhookId, Arc<Webhook>>,
+    pub(super) secrets: HashMap<WebhookId, Vec<SigningSecret>>,
     applied: Sequence,
+    /// The latest time that an entry named.
+    pub(super) now: Timestamp,
+    /// `now` when what had been outlived was last forgotten.
+    pub(super) forgotten_at: Timestamp,
 }
 
 /// What one entry changed, for whoever follows the projection.
@@ -80,12 +84,12 @@ impl RegistryState {
             .filter(|account| account.project == project)
     }
 
-    /// Deleted webhooks included.
+    /// Deleted webhooks included, as [`Self::webhooks`] says.
     pub fn webhook(&self, id: WebhookId) -> Option<&Arc<Webhook>> {
         self.webhooks.get(&id)
     }
 
-    /// All webhooks, deleted ones included.
+    /// All webhooks, those included that were deleted less than some two weeks ago.
     pub fn webhooks(&self) -> impl Iterator<Item = &Arc<Webhook>> {
         self.webhooks.values()
     }
@@ -113,6 +117,7 @@ impl RegistryState {
             Changed::Other
         } else {
             self.applied = sequence;
+            self.forget_outlived(record.at);
             match aggregate {
                 Aggregate::Project | Aggregate::DataKey => {
                     self.apply_project(project, sequence, record, keys)?
@@ -177,6 +182,7 @@ impl RegistryState {
             api_keys: Default::default(),
             accounts: Default::default(),
             webhooks: Default::default(),
+            webhook_bytes: 0,
         })
     }
 
@@ -264,122 +270,7 @@ impl RegistryState {
         Ok(Changed::Account(id))
     }
 
-    fn apply_signing_secret(
-        &mut self,
-        project: ProjectId,
-        id: SecretId,
-        record: &RegistryRecord,
-        keys: &MasterKeys,
-    ) -> Result<Changed, ApplyError> {
-        let RegistryEntry::SigningSecretAdded { webhook, sealed } = &record.entry else {
-            return Err(ApplyError::Inconsistent);
-        };
-        let plain = keys.unseal(sealed, &signing_secret_context(project, id))?;
-        let text = std::str::from_utf8(&plain).map_err(|_| ApplyError::Inconsistent)?;
-        self.secrets
-            .entry(*webhook)
-            .or_default()
-            .push(SigningSecret {
-                id,
-                secret: Secret::new(text),
-                created_at: record.at,
-            });
-        Ok(Changed::Other)
-    }
-
-    fn apply_webhook(
-        &mut self,
-        project: ProjectId,
-        id: WebhookId,
-        sequence: Sequence,
-        record: &RegistryRecord,
-        keys: &MasterKeys,
-    ) -> Result<Changed, ApplyError> {
-        match &record.entry {
-            RegistryEntry::WebhookCreated { from, definition } => {
-                let webhook =
-                    self.fold_webhook((project, id), sequence, *from, definition, record, keys)?;
-                self.known_project(project)?.webhooks.insert(id);
-                self.webhooks.insert(id, Arc::new(webhook));
-            }
-            RegistryEntry::WebhookUpdated(definition) => {
-                let old = self
-                    .webhook_of(project, id)
-                    .ok_or(ApplyError::Inconsistent)?
-                    .clone();
-                let mut webhook =
-                    self.fold_webhook((project, id), sequence, old.from, definition, record, keys)?;
-                webhook.created_at = old.created_at;
-                let versions = std::mem::replace(&mut webhook.versions, old.versions.clone());
-                versions
-                    .into_iter()
-                    .for_each(|version| webhook.push_version(version));
-                self.webhooks.insert(id, Arc::new(webhook));
-            }
-            RegistryEntry::WebhookDeleted => {
-                self.webhook_of(project, id)
-                    .ok_or(ApplyError::Inconsistent)?;
-                self.known_project(project)?.webhooks.remove(&id);
-                self.delete_webhook(id, sequence, record);
-            }
-            _ => return Err(ApplyError::Inconsistent),
-        }
-        Ok(Changed::Webhook(id))
-    }
-
-    fn fold_webhook(
-        &self,
-        (project, id): (ProjectId, WebhookId),
-        sequence: Sequence,
-        from: Position,
-        definition: &WebhookDefinition,
-        record: &RegistryRecord,
-        keys: &MasterKeys,
-    ) -> Result<Webhook, ApplyError> {
-        let context = seal_context(SEALED_ENDPOINT, project, &id.to_string());
-        let plain = keys.unseal(&definition.sealed_endpoint, &context)?;
-        let endpoint = serde_json::from_slice(&plain).map_err(|_| ApplyError::Inconsistent)?;
-        let secrets = self.secrets.get(&id).cloned().unwrap_or_default();
-        Ok(Webhook {
-            id,
-            project,
-            endpoint,
-            signers: signers(&secrets, definition)?,
-            secrets,
-            created_at: record.at,
-            updated_at: record.at,
-            sequence,
-            from,
-            versions: vec![WebhookVersion {
-                registry_sequence: sequence,
-                at: record.at,
-                selection: Arc::new(definition.selection.clone()),
-                status: Some(definition.status),
-            }],
-            definition: definition.clone(),
-            deleted: false,
-        })
-    }
-
-    fn delete_webhook(&mut self, id: WebhookId, sequence: Sequence, record: &RegistryRecord) {
-        self.secrets.remove(&id);
-        let Some(webhook) = self.webhooks.get_mut(&id) else {
-            return;
-        };
-        let webhook = Arc::make_mut(webhook);
-        webhook.deleted = true;
-        webhook.secrets.clear();
-        webhook.sequence = sequence;
-        webhook.updated_at = record.at;
-        webhook.push_version(WebhookVersion {
-            registry_sequence: sequence,
-            at: record.at,
-            selection: Arc::new(webhook.definition.selection.clone()),
-            status: None,
-        });
-    }
-
-    fn known_project(&mut self, id: ProjectId) -> Result<&mut Project, ApplyError> {
+    pub(super) fn known_project(&mut self, id: ProjectId) -> Result<&mut Project, ApplyError> {
         self.projects.get_mut(&id).ok_or(ApplyError::Inconsistent)
     }
 }
@@ -397,18 +288,4 @@ fn unseal_account(
     let context = seal_context(SEALED_ACCOUNT, project, &id.to_string());
     let plain = keys.unseal(&definition.sealed_secrets, &context)?;
     serde_json::from_slice(&plain).map_err(|_| ApplyError::Inconsistent)
-}
-
-fn signers(
-    secrets: &[SigningSecret],
-    definition: &WebhookDefinition,
-) -> Result<Arc<Signers>, ApplyError> {
-    let signer = |id: SecretId| {
-        let found = secrets.iter().find(|secret| secret.id == id)?;
-        Signer::new(&found.secret).ok()
-    };
-    Ok(Arc::new(Signers {
-        active: signer(definition.active_secret).ok_or(ApplyError::Inconsistent)?,
-        previous: definition.previous_secret.and_then(signer),
-    }))
 }

@@ -1,0 +1,341 @@
+//! What the projection keeps, and what it lets go.
+
+use std::sync::Arc;
+
+use super::decide::{VERSIONS_MAX, WEBHOOK_BYTES_PER_PROJECT_MAX};
+use super::*;
+use crate::domain::account::AccountDefinition;
+use crate::domain::filter::Selection;
+use crate::domain::policy::Policy;
+use crate::domain::webhook::{Dialect, Status, Webhook};
+use crate::limits::VERSION_HISTORY_MS;
+use crate::secret::{MasterKeys, new_signing_secret};
+
+const PROJECT: ProjectId = ProjectId::from_bytes([1; 16]);
+const WEBHOOK: WebhookId = WebhookId::from_bytes([2; 16]);
+const SECRET: SecretId = SecretId::from_bytes([3; 16]);
+const FROM: Position = Position {
+    generation: 1,
+    sequence: Sequence(1),
+};
+/// Any time will do.
+const START: i64 = 1_700_000_000_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// A log of our own, folded as it grows.
+struct Log {
+    state: RegistryState,
+    keys: MasterKeys,
+    at: Timestamp,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self {
+            state: RegistryState::default(),
+            keys: MasterKeys::new("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", &[]).unwrap(),
+            at: Timestamp::from_millis(START),
+        }
+    }
+
+    /// With a project in it.
+    fn with_project() -> Self {
+        let mut log = Self::new();
+        log.execute(log.create_project()).unwrap();
+        log
+    }
+
+    fn with_webhook(events: &str) -> Self {
+        let mut log = Self::with_project();
+        log.execute(log.create_webhook(WEBHOOK, events)).unwrap();
+        log
+    }
+
+    fn later(&mut self, ms: i64) {
+        self.at = self.at.plus_millis(ms);
+    }
+
+    fn execute(&mut self, command: Command) -> Result<(), CommandError> {
+        for append in decide(&self.state, command, self.at)? {
+            self.append(append);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, append: Append) {
+        let record = RegistryRecord {
+            at: self.at,
+            by: "test".into(),
+            entry: append.entry,
+        };
+        let place = (append.project, append.aggregate, append.id.as_str());
+        let sequence = self.state.applied().next();
+        self.state
+            .apply(place, sequence, &record, &self.keys)
+            .unwrap();
+    }
+
+    fn create_project(&self) -> Command {
+        let context = seal_context(SEALED_DATA_KEY, PROJECT, &PROJECT.to_string());
+        Command::CreateProject {
+            id: PROJECT,
+            name: "Acme".into(),
+            sealed_data_key: self.keys.seal(&[7; 32], &context, &[0; 24]),
+        }
+    }
+
+    fn create_webhook(&self, id: WebhookId, events: &str) -> Command {
+        let secret = new_signing_secret(&[8; 32]);
+        Command::CreateWebhook {
+            project: PROJECT,
+            id,
+            from: FROM,
+            definition: self.definition(id, events),
+            sealed_secret: self.keys.seal(
+                secret.reveal().as_bytes(),
+                &signing_secret_context(PROJECT, SECRET),
+                &[0; 24],
+            ),
+        }
+    }
+
+    fn definition(&self, id: WebhookId, events: &str) -> WebhookDefinition {
+        let endpoint = format!(
+            r#"{{"url":"https://example.com/?token=hunter2","headers":[["x-key","{}"]]}}"#,
+            "h".repeat(4_000)
+        );
+        let context = seal_context(SEALED_ENDPOINT, PROJECT, &id.to_string());
+        WebhookDefinition {
+            dialect: Dialect::Stackone,
+            sealed_endpoint: self.keys.seal(endpoint.as_bytes(), &context, &[0; 24]),
+            selection: Selection::new(serde_json::from_str(events).unwrap()).unwrap(),
+            description: Some("d".repeat(500)),
+            verification_required: false,
+            policy: Policy::default(),
+            status: Status::Enabled,
+            status_reason: None,
+            active_secret: SECRET,
+            previous_secret: None,
+        }
+    }
+
+    fn update(&mut self, events: &str) -> Result<(), CommandError> {
+        self.execute(Command::UpdateWebhook {
+            project: PROJECT,
+            id: WEBHOOK,
+            definition: self.definition(WEBHOOK, events),
+            base: self.webhook().sequence,
+        })
+    }
+
+    fn delete(&mut self, id: WebhookId) {
+        let command = Command::DeleteWebhook {
+            project: PROJECT,
+            id,
+            base: None,
+        };
+        self.execute(command).unwrap();
+    }
+
+    /// An entry that is about something else.
+    fn other_entry(&mut self) {
+        let id = KeyId::from_bytes([9; 16]);
+        let name = "key".to_owned();
+        let hash = [9; 32];
+        self.execute(Command::CreateApiKey {
+            project: PROJECT,
+            id,
+            name,
+            hash,
+        })
+        .unwrap();
+    }
+
+    fn webhook(&self) -> &Arc<Webhook> {
+        self.state.webhook(WEBHOOK).unwrap()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.state.project(PROJECT).unwrap().webhook_bytes
+    }
+}
+
+#[test]
+fn of_a_deleted_webhook_stays_what_classifies_and_nothing_else() {
+    let mut log = Log::with_webhook(r#"["account.*"]"#);
+    log.update(r#"["*"]"#).unwrap();
+    let before = Arc::clone(log.webhook());
+    log.delete(WEBHOOK);
+    let left = log.webhook();
+    assert!(left.deleted && left.sequence == log.state.applied());
+    assert_eq!(
+        (left.id, left.project, left.from),
+        (WEBHOOK, PROJECT, before.from)
+    );
+    assert_eq!(left.definition.policy, before.definition.policy);
+    let versions: Vec<_> = left
+        .versions
+        .iter()
+        .map(|version| {
+            let events = serde_json::to_string(&*version.selection).unwrap();
+            (events, version.status)
+        })
+        .collect();
+    assert_eq!(
+        versions,
+        [
+            (r#"["account.*"]"#.to_owned(), Some(Status::Enabled)),
+            (r#"["*"]"#.to_owned(), Some(Status::Enabled)),
+            (r#"["*"]"#.to_owned(), None),
+        ]
+    );
+    assert!(left.secrets.is_empty() && left.endpoint.headers.is_empty());
+    assert_ne!(left.endpoint.url, before.endpoint.url);
+    assert!(!Arc::ptr_eq(&left.signers, &before.signers));
+    assert!(left.definition.sealed_endpoint.is_empty());
+    assert!(left.definition.description.is_none());
+    assert!(log.held_bytes() < 2_000, "{}", log.held_bytes());
+}
+
+#[test]
+fn a_deleted_webhook_is_forgotten_when_no_retained_event_needs_it() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    log.delete(WEBHOOK);
+    log.later(VERSION_HISTORY_MS - DAY_MS);
+    log.other_entry();
+    assert!(log.state.webhook(WEBHOOK).is_some());
+    log.later(3 * DAY_MS);
+    log.other_entry();
+    assert!(log.state.webhook(WEBHOOK).is_none());
+    assert_eq!(log.held_bytes(), 0);
+}
+
+#[test]
+fn a_deleted_project_leaves_nothing_for_ever() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    log.execute(Command::DeleteProject { id: PROJECT }).unwrap();
+    assert!(log.webhook().deleted);
+    log.later(VERSION_HISTORY_MS + DAY_MS);
+    log.execute(log.create_project()).unwrap();
+    assert_eq!(log.state.webhooks().count(), 0);
+}
+
+#[test]
+fn edits_that_leave_the_selection_share_it_and_each_is_found() {
+    let mut log = Log::with_webhook(r#"["account.*"]"#);
+    let before = log.held_bytes();
+    let mut sequences = vec![log.webhook().sequence];
+    for _ in 0..20 {
+        log.update(r#"["account.*"]"#).unwrap();
+        sequences.push(log.webhook().sequence);
+    }
+    let webhook = log.webhook();
+    let first = webhook.version(sequences[0]).unwrap();
+    for sequence in sequences {
+        let version = webhook.version(sequence).unwrap();
+        assert_eq!(version.registry_sequence, sequence);
+        assert!(Arc::ptr_eq(&version.selection, &first.selection));
+    }
+    assert!(log.held_bytes() - before < 20 * 64);
+}
+
+#[test]
+fn a_webhook_can_be_changed_so_often_within_what_is_retained() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    for change in 1..VERSIONS_MAX {
+        let events = ["[\"*\"]", "[\"account.*\"]"][change % 2];
+        log.update(events).unwrap();
+    }
+    let refused = log.update(r#"["*"]"#).unwrap_err();
+    assert!(matches!(refused, CommandError::LimitReached { max, .. } if max == VERSIONS_MAX));
+    // Without any entry between, which alone lets the projection forget.
+    log.later(VERSION_HISTORY_MS + 1);
+    log.update(r#"["*"]"#).unwrap();
+    log.later(VERSION_HISTORY_MS + 1);
+    log.update(r#"["*"]"#).unwrap();
+    assert_eq!(log.webhook().versions.len(), 2);
+    log.delete(WEBHOOK);
+}
+
+#[test]
+fn versions_are_forgotten_though_the_webhook_rests() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    for _ in 0..10 {
+        log.update(r#"["account.*"]"#).unwrap();
+        log.update(r#"["*"]"#).unwrap();
+    }
+    let full = log.held_bytes();
+    log.later(VERSION_HISTORY_MS + DAY_MS);
+    log.other_entry();
+    assert_eq!(log.webhook().versions.len(), 1);
+    assert!(log.held_bytes() < full);
+}
+
+#[test]
+fn what_the_webhooks_of_a_project_hold_is_bounded_with_the_deleted_ones() {
+    let names: Vec<_> = (0..100).map(|n| format!("provider-{n:0>120}")).collect();
+    let events = serde_json::json!([{"event": "*", "providers": names}]).to_string();
+    let webhook = |n: u8| WebhookId::from_bytes([n; 16]);
+    let mut log = Log::with_project();
+    for n in 0..10 {
+        log.execute(log.create_webhook(webhook(n), &events))
+            .unwrap();
+        log.delete(webhook(n));
+    }
+    let held = log.held_bytes();
+    assert!(
+        (10 * events.len()..20 * events.len()).contains(&held),
+        "{held}"
+    );
+
+    // As if there were many more of them.
+    log.execute(log.create_webhook(WEBHOOK, "[\"*\"]")).unwrap();
+    let project = log.state.projects.get_mut(&PROJECT).unwrap();
+    project.webhook_bytes += WEBHOOK_BYTES_PER_PROJECT_MAX;
+    for refused in [
+        log.update(&events),
+        log.execute(log.create_webhook(webhook(11), &events)),
+    ] {
+        assert!(
+            matches!(refused, Err(CommandError::LimitReached { max, .. }) if max == WEBHOOK_BYTES_PER_PROJECT_MAX),
+            "{refused:?}"
+        );
+    }
+    log.delete(WEBHOOK);
+    log.later(VERSION_HISTORY_MS + DAY_MS);
+    log.other_entry();
+    assert_eq!(log.held_bytes(), WEBHOOK_BYTES_PER_PROJECT_MAX);
+}
+
+#[test]
+fn a_project_that_has_only_its_data_key_is_not_there() {
+    let mut log = Log::new();
+    let appends = decide(&log.state, log.create_project(), log.at).unwrap();
+    log.append(appends.into_iter().next().unwrap());
+    let account = AccountDefinition {
+        provider: "bamboohr".into(),
+        name: None,
+        origin_owner_id: "1".into(),
+        origin_owner_name: None,
+        origin_username: None,
+        sealed_secrets: Vec::new(),
+    };
+    for command in [
+        Command::CreateApiKey {
+            project: PROJECT,
+            id: KeyId::from_bytes([5; 16]),
+            name: "key".into(),
+            hash: [5; 32],
+        },
+        Command::CreateAccount {
+            project: PROJECT,
+            id: AccountId::from_bytes([5; 16]),
+            definition: account,
+        },
+        log.create_webhook(WEBHOOK, r#"["*"]"#),
+        Command::DeleteProject { id: PROJECT },
+    ] {
+        let refused = log.execute(command.clone());
+        assert_eq!(refused, Err(CommandError::NotFound), "{command:?}");
+    }
+}
