@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, SpawnHandle};
 use shared::domain::event::Event;
-use shared::domain::journal::UnsentEnd;
+use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;
 use shared::ids::{PartitionId, Sequence};
 use shared::subjects;
@@ -135,6 +135,7 @@ impl WebhookActor {
         match effect {
             Effect::Attempt(attempt) => self.attempt(attempt, ctx),
             Effect::Journal(entry) => {
+                self.count_entry(&entry);
                 self.log.push(entry);
             }
             Effect::ReadBacklog { after, known } => self.read(after, known, Purpose::Backlog, ctx),
@@ -242,19 +243,16 @@ impl WebhookActor {
         self.log.partition
     }
 
-    fn count(&self, done: &AttemptDone) {
+    /// What attempts took; what became of deliveries is counted by [`Self::count_entry`].
+    fn count_attempt(&self, done: &AttemptDone) {
         let metrics = &self.replica.metrics;
-        match &done.sent.outcome {
+        let sent = &done.sent;
+        match &sent.outcome {
             AttemptOutcome::Delivered { .. } => {
-                metrics.delivered.increment(1);
-                metrics
-                    .attempt_seconds
-                    .record(done.sent.latency.as_secs_f64());
+                metrics.attempt_seconds.record(sent.latency.as_secs_f64());
                 if let Some(published_at) = done.published_at {
-                    let ended = done
-                        .sent
-                        .started_at
-                        .plus_millis(i64::try_from(done.sent.latency.as_millis()).unwrap_or(0));
+                    let latency_ms = i64::try_from(sent.latency.as_millis()).unwrap_or(0);
+                    let ended = sent.started_at.plus_millis(latency_ms);
                     #[expect(clippy::cast_precision_loss, reason = "milliseconds of a latency")]
                     let seconds = ended.millis_since(published_at).max(0) as f64 / 1_000.0;
                     metrics.end_to_end_seconds.record(seconds);
@@ -262,9 +260,7 @@ impl WebhookActor {
             }
             AttemptOutcome::Failed(failure) => {
                 metrics.failed_attempt(failure.kind);
-                metrics
-                    .attempt_seconds
-                    .record(done.sent.latency.as_secs_f64());
+                metrics.attempt_seconds.record(sent.latency.as_secs_f64());
                 tracing::info!(
                     webhook.id = %self.webhook.id,
                     partition = self.partition().0,
@@ -273,9 +269,27 @@ impl WebhookActor {
                     "an attempt failed"
                 );
             }
-            AttemptOutcome::Gone(UnsentEnd::Skipped(_)) => metrics.skipped.increment(1),
-            AttemptOutcome::Gone(UnsentEnd::Exhausted(_)) => metrics.exhausted.increment(1),
-            AttemptOutcome::NotStarted => {}
+            AttemptOutcome::Gone(_) | AttemptOutcome::NotStarted => {}
+        }
+    }
+
+    /// Ends of deliveries, each once: when its entry is on its way into JOURNAL.
+    fn count_entry(&self, entry: &JournalEntry) {
+        let metrics = &self.replica.metrics;
+        match entry {
+            JournalEntry::Delivered { .. } => metrics.delivered.increment(1),
+            JournalEntry::Exhausted { .. }
+            | JournalEntry::Ended {
+                end: UnsentEnd::Exhausted(_),
+                ..
+            } => metrics.exhausted.increment(1),
+            JournalEntry::Ended {
+                end: UnsentEnd::Skipped(_),
+                ..
+            } => metrics.skipped.increment(1),
+            JournalEntry::AttemptFailed { .. }
+            | JournalEntry::ConfigApplied { .. }
+            | JournalEntry::AccountsProjected { .. } => {}
         }
     }
 }
@@ -393,7 +407,7 @@ impl Handler<AttemptDone> for WebhookActor {
     type Result = ();
 
     fn handle(&mut self, message: AttemptDone, ctx: &mut Self::Context) {
-        self.count(&message);
+        self.count_attempt(&message);
         let finished = Finished {
             sequence: message.sequence,
             started_at: message.sent.started_at,

@@ -1,10 +1,12 @@
 //! The ops listener: alive, ready, and metrics that name no customer.
 
+use serde_json::json;
 use support::api;
 use support::cluster::Service;
 use support::eventually::eventually;
+use support::receiver::Answer;
 
-use crate::stage::{SOON, Stage, event};
+use crate::stage::{SOON, Stage, event, post_all};
 
 /// What only ids and secrets start with.
 const NEVER_IN_LABELS: [&str; 8] = [
@@ -93,4 +95,47 @@ async fn without_nats_services_are_alive_but_not_ready() {
     stage.cluster.nats.restart().await.unwrap();
     stage.cluster.ingest.wait_ready().await.unwrap();
     stage.cluster.dispatcher.wait_ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exhausted_delivery_is_counted_and_its_record_goes_on() {
+    let stage = Stage::with_policy(json!({ "retry_schedule_ms": [50, 50] })).await;
+    stage.receiver.answer(|arrival| {
+        Answer::status(if arrival.record_id == "poison" {
+            500
+        } else {
+            204
+        })
+    });
+    let poison = event("poison", 1);
+    let ids = post_all(&stage.tenant.client, &[poison]).await;
+    let poisoned = ids[0].clone();
+    let dispatcher = &stage.cluster.dispatcher;
+    let expected = [
+        (
+            "carillon_dispatcher_deliveries_total{outcome=\"exhausted\"}",
+            1.0,
+        ),
+        (
+            "carillon_dispatcher_deliveries_total{outcome=\"delivered\"}",
+            0.0,
+        ),
+        (
+            "carillon_dispatcher_failed_attempts_total{kind=\"status\"}",
+            3.0,
+        ),
+    ];
+    eventually("the end without success", SOON, async || {
+        let text = dispatcher.metrics().await.unwrap();
+        let samples = samples(&text);
+        let holds = expected.iter().all(|sample| samples.contains(sample));
+        holds.then_some(()).ok_or(text)
+    })
+    .await
+    .unwrap();
+    // Three attempts and no more; what comes next of the record is not held up.
+    stage.receiver.answer(|_| Answer::status(204));
+    let next = stage.post(event("poison", 2)).await;
+    stage.receiver.wait_for_id(&next, SOON).await.unwrap();
+    assert_eq!(stage.receiver.of_id(&poisoned).len(), 3);
 }
