@@ -14,16 +14,14 @@ pub fn workspace() -> &'static Path {
 
 /// What the Makefile says in the environment, else what is on PATH, else the copy in `.tools/`.
 pub fn nats_server() -> Result<PathBuf> {
-    for name in ["CARILLON_NATS_SERVER", "NATS_SERVER"] {
-        if let Some(given) = std::env::var_os(name).filter(|given| !given.is_empty()) {
-            let path = PathBuf::from(given);
-            ensure!(
-                path.is_file(),
-                "{name} is {}, which is no file",
-                path.display()
-            );
-            return Ok(path);
-        }
+    if let Some(given) = std::env::var_os("NATS_SERVER").filter(|given| !given.is_empty()) {
+        let path = PathBuf::from(given);
+        ensure!(
+            path.is_file(),
+            "NATS_SERVER is {}, which is no file",
+            path.display()
+        );
+        return Ok(path);
     }
     if let Some(found) = on_path("nats-server") {
         return Ok(found);
@@ -33,7 +31,7 @@ pub fn nats_server() -> Result<PathBuf> {
         return Ok(copy);
     }
     bail!(
-        "no nats-server: not named by CARILLON_NATS_SERVER, not on PATH, not at {}; \
+        "no nats-server: not named by NATS_SERVER, not on PATH, not at {}; \
          run `make test` or `make demo`, or deploy/tools/nats-server, which fetches it",
         copy.display()
     )

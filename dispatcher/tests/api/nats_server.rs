@@ -80,10 +80,8 @@ impl Drop for NatsServer {
 }
 
 fn nats_server() -> OsString {
-    for variable in ["CARILLON_NATS_SERVER", "NATS_SERVER"] {
-        if let Some(path) = std::env::var_os(variable) {
-            return path;
-        }
+    if let Some(path) = std::env::var_os("NATS_SERVER") {
+        return path;
     }
     // Finds the one on PATH or in .tools/, and else downloads it.
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tools/nats-server");

@@ -98,10 +98,8 @@ pub(crate) fn send_signal(process: u32, signal: &str) {
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        for name in ["CARILLON_NATS_SERVER", "NATS_SERVER"] {
-            if let Some(path) = std::env::var_os(name) {
-                return path.into();
-            }
+        if let Some(path) = std::env::var_os("NATS_SERVER") {
+            return path.into();
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/tools/nats-server");
         let output = Command::new(script)
