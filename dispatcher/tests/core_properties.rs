@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dispatcher::core::delivery::{
-    AttemptOutcome, Context, Deliveries, Effect, Finished, Input, Match, Offer, Past,
+    AttemptOutcome, Context, Deliveries, Effect, Failing, Finished, Input, Match, Offer, Past,
 };
 use dispatcher::core::fold::PartitionFold;
 use dispatcher::core::lanes::Bounds;
@@ -54,7 +54,7 @@ struct Read {
 /// Small, so that every one of them is met.
 const BOUNDS: Bounds = Bounds {
     window: 6,
-    lane: 3,
+    lane: 4,
     parked_lane: 1,
     parked_lanes: 4,
 };
@@ -422,4 +422,37 @@ proptest! {
         prop_assert_eq!(ends(&world.journal).len() as u64, world.published);
         prop_assert_eq!(world.core.ledger().pending(), 0);
     }
+}
+
+/// Under `none`, 1 to 3 were under way and lost with their owner, and 4, of the same record, had
+/// failed, which was journaled. The next owner keeps order by record.
+#[test]
+fn what_was_tried_out_of_order_is_not_brought_back_when_its_lane_forgets() {
+    let failing = Failing {
+        event: event(4),
+        lane: LaneHash(0),
+        attempts: 1,
+        retry_at: Timestamp::from_millis(999_000),
+    };
+    let mut past = Past::default();
+    past.failing.insert(Sequence(4), failing);
+    let policy = policy(Ordering::PerRecord, 4);
+    let mut world = World::new(policy.clone());
+    world.core = deliveries(&policy, past);
+    world.lanes = vec![LaneHash(0); 4];
+    world.published = 4;
+    world.step(Input::Tick);
+    assert!(world.in_flight.contains_key(&Sequence(4)));
+    world.take(&Move::Tail(3));
+    while world.read.is_some() {
+        world.read(Some(8));
+    }
+    world.finish(0, true);
+    assert!(world.in_flight.contains_key(&Sequence(1)));
+    world.finish(0, false);
+    world.settle();
+    assert_eq!(ends(&world.journal).len(), 4);
+    // 4 had failed before this owner's time, and was accepted then.
+    assert_eq!(world.core.ledger().accepted, 4);
+    assert_eq!(world.core.ledger().pending(), 0);
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
+use actix::prelude::SendError;
 use shared::domain::journal::{JournalEntry, Pack};
 use shared::ids::{PartitionId, Sequence, WebhookId};
 use shared::time::{Clock, Timestamp};
@@ -120,10 +121,12 @@ impl PartitionLog {
     pub(crate) fn pack_stored(&self, at: Sequence) {
         self.commits.borrow_mut().pack_stored(at);
         if self.commits.borrow().gate_is_open(self.now()) {
-            for waiting in self.waiting.take() {
-                // A full mailbox means that it is about to look anyway.
-                let _full = waiting.try_send(GateOpened).is_err();
-            }
+            let mut waiting = self.waiting.take();
+            // One whose mailbox is full is told with the next pack: the gate may be closed again
+            // by the time it looks. One that has ended waits for nothing.
+            waiting
+                .retain(|webhook| matches!(webhook.try_send(GateOpened), Err(SendError::Full(_))));
+            self.waiting.borrow_mut().append(&mut waiting);
         }
     }
 

@@ -29,6 +29,8 @@ const TAKEOVER_RETRY: Duration = Duration::from_millis(500);
 const DRAIN_ATTEMPTS: Duration = Duration::from_secs(20);
 /// And then their outcomes may be committed within this.
 const DRAIN_COMMITS: Duration = Duration::from_secs(4);
+/// How often partitions are looked at that are sent nothing.
+const LOOK_AT_PARTITIONS: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// A replica at work.
@@ -123,16 +125,43 @@ impl Node {
         mut changes: mpsc::UnboundedReceiver<Change>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), NodeError> {
+        let followed = self.follow(&mut changes, shutdown).await;
+        // A fault in one place is no reason to repeat what is under way in all others.
+        let drained = self.drain().await;
+        followed.and(drained)
+    }
+
+    async fn follow(
+        &mut self,
+        changes: &mut mpsc::UnboundedReceiver<Change>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), NodeError> {
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut look = tokio::time::interval(LOOK_AT_PARTITIONS);
         loop {
+            // All that have come, before the tail is asked: a future of the tail that is dropped
+            // while it opens leaves a consumer behind.
+            while let Ok(change) = changes.try_recv() {
+                self.registry_changed(&change).await?;
+            }
             tokio::select! {
-                () = &mut shutdown => break,
+                () = &mut shutdown => return Ok(()),
                 batch = self.tail.next() => self.spread(batch).await?,
                 Some(change) = changes.recv() => self.registry_changed(&change).await?,
                 _ended = &mut self.projector => return Err(NodeError::ProjectorEnded),
+                _ = look.tick() => self.check_partitions()?,
             }
         }
-        self.drain().await
+    }
+
+    /// One that is quiet is sent nothing, which would tell that it has ended.
+    fn check_partitions(&self) -> Result<(), NodeError> {
+        for (partition, owned) in &self.partitions {
+            if !owned.address.connected() && !owned.log.is_deposed() {
+                return Err(NodeError::PartitionEnded(*partition));
+            }
+        }
+        Ok(())
     }
 
     /// Hands each partition its events; waits until they are taken, so that the tail does not

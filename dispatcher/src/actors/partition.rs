@@ -217,6 +217,7 @@ impl PartitionActor {
         if !committer_runs && !self.log.is_deposed() {
             tracing::error!(partition = self.id.0, "the partition's committer has ended");
             // The node sees that the partition ended without having been deposed, and ends too.
+            self.replica.ready.store(false, Ordering::Release);
             ctx.stop();
             return;
         }

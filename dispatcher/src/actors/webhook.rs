@@ -366,9 +366,18 @@ impl Handler<Offered> for WebhookActor {
             return;
         }
         self.keep_bodies(&message.offer, message.events);
+        let offered: Vec<Sequence> = message
+            .offer
+            .matches
+            .iter()
+            .map(|owed| owed.sequence)
+            .collect();
         self.step(Input::Offered(message.offer), ctx);
-        if !self.core.is_caught_up() {
-            self.drop_unwanted_bodies();
+        // What the core has no room for, or will read again, is not held meanwhile.
+        for sequence in offered {
+            if !self.core.holds(sequence) {
+                self.take_body(sequence);
+            }
         }
     }
 }
@@ -414,7 +423,14 @@ impl Handler<AttemptDone> for WebhookActor {
             latency_ms: u32::try_from(message.sent.latency.as_millis()).unwrap_or(u32::MAX),
             outcome: message.sent.outcome,
         };
+        let has_failed = matches!(finished.outcome, AttemptOutcome::Failed(_));
         self.step(Input::Finished(finished), ctx);
+        // A read beside the attempt may have brought the body once more; what waits for its retry
+        // is read again when it is due, and a failure makes its lane forget others too.
+        self.take_body(message.sequence);
+        if has_failed {
+            self.drop_unwanted_bodies();
+        }
     }
 }
 

@@ -168,6 +168,7 @@ impl Deliveries {
     ) -> Self {
         let mut lanes = Lanes::new(policy.ordering, bounds);
         let mut ledger = past.ledger;
+        let failing: Vec<Sequence> = past.failing.keys().copied().collect();
         for (sequence, failing) in past.failing {
             // An attempt proves that it was accepted.
             ledger.accepted += 1;
@@ -180,10 +181,10 @@ impl Deliveries {
             lanes.restore(sequence, pending);
         }
         let mut ended = past.ended;
-        // Nobody knows under which orderings the log came about.
-        if let Some(last) = ended.iter().max() {
-            lanes.keep_through(*last);
-        }
+        // Nobody knows under which orderings the log came about: whatever it tells of may have been
+        // tried before an earlier delivery of its lane.
+        let told = ended.iter().chain(&failing).max();
+        lanes.keep_through(told.copied().unwrap_or_default());
         // Older ones are never met again.
         ended.retain(|sequence| *sequence > after);
         Self {
