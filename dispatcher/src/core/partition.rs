@@ -52,8 +52,8 @@ pub struct Gap {
 }
 
 impl Partition {
-    /// As the fold left it. `origin` is where the stream begins: with no webhook to recount for,
-    /// events before `live` need not be read.
+    /// As the fold left it, without webhooks yet; then come [`Self::restore`] for each of them and
+    /// [`Self::start_scan`].
     pub fn new(generation: u32, fold: &PartitionFold) -> Self {
         Self {
             generation,
