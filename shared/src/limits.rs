@@ -34,6 +34,8 @@ pub const UNJOURNALED_MAX: usize = 1_000;
 pub const UNJOURNALED_AGE_MS_MAX: i64 = 2_000;
 /// What is kept of a failed attempt's answer.
 pub const ANSWER_BYTES_MAX: usize = 1 << 10;
+/// How long an endpoint's `Retry-After` is honoured (`protocol.md`, rule 16).
+pub const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Pending deliveries that one webhook holds in memory, those of waiting lanes aside; what is
 /// beyond waits in the stream.
 pub const WINDOW_MAX: usize = 4_096;
