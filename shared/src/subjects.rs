@@ -5,18 +5,25 @@
 //! | `EVENTS` | `events.{partition}.{project}.{event_type}` |
 //! | `REGISTRY` | `registry.{project}.{aggregate}.{id}` |
 //! | `JOURNAL` | `journal.{partition}` and `journal.{partition}.epoch` |
+//! | `KV_MEMBERS` | `$KV.MEMBERS.{replica}` |
+//!
+//! No stream holds `owner.{partition}`, on which the owner of a partition is asked.
 
 use crate::domain::event::EventType;
 use crate::domain::registry::Aggregate;
-use crate::ids::{PartitionId, ProjectId};
+use crate::ids::{PartitionId, ProjectId, ReplicaId};
 
 pub const EVENTS: &str = "EVENTS";
 pub const REGISTRY: &str = "REGISTRY";
 pub const JOURNAL: &str = "JOURNAL";
+/// The stream of a key-value bucket; so others find it as the bucket `MEMBERS`.
+pub const MEMBERS: &str = "KV_MEMBERS";
 
 pub const EVENTS_ALL: &str = "events.>";
 pub const REGISTRY_ALL: &str = "registry.>";
 pub const JOURNAL_ALL: &str = "journal.>";
+pub const JOURNAL_EPOCHS: &str = "journal.*.epoch";
+pub const MEMBERS_ALL: &str = "$KV.MEMBERS.>";
 
 /// Where an event is published.
 pub fn event(partition: PartitionId, project: ProjectId, event_type: &EventType) -> String {
@@ -76,6 +83,27 @@ pub fn journal_epoch(partition: PartitionId) -> String {
     format!("journal.{partition}.epoch")
 }
 
+/// The partition of an epoch entry's subject.
+pub fn partition_of_epoch(subject: &str) -> Option<PartitionId> {
+    let number = subject.strip_prefix("journal.")?.strip_suffix(".epoch")?;
+    number.parse().ok().map(PartitionId)
+}
+
+/// The key of a living dispatcher.
+pub fn member(replica: ReplicaId) -> String {
+    format!("$KV.MEMBERS.{replica}")
+}
+
+/// The replica that a key is about.
+pub fn replica_of_member(subject: &str) -> Option<ReplicaId> {
+    subject.strip_prefix("$KV.MEMBERS.")?.parse().ok()
+}
+
+/// Where the owner of a partition answers.
+pub fn owner(partition: PartitionId) -> String {
+    format!("owner.{partition}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +119,10 @@ mod tests {
         );
         assert_eq!(partition_of_event(&subject), Some(PartitionId(7)));
         assert_eq!(journal_epoch(PartitionId(7)), "journal.7.epoch");
+        assert_eq!(partition_of_epoch("journal.7.epoch"), Some(PartitionId(7)));
+        assert_eq!(partition_of_epoch("journal.7"), None);
+        let replica = ReplicaId::from_bytes([1; 16]);
+        assert_eq!(replica_of_member(&member(replica)), Some(replica));
     }
 
     #[test]
