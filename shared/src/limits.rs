@@ -28,6 +28,8 @@ pub const STATIC_HEADER_BYTES_MAX: usize = 4 << 10;
 pub const ACCOUNT_JSON_BYTES_MAX: usize = 64 << 10;
 /// A pack in JOURNAL (`protocol.md`, rule 8).
 pub const PACK_BYTES_MAX: usize = 256 << 10;
+/// A snapshot of one partition; a large one is a fifth of it.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 /// Outcomes not yet journaled, a partition (rule 19).
 pub const UNJOURNALED_MAX: usize = 1_000;
 /// Age of the oldest outcome not yet journaled, above which no attempt starts (rule 19).

@@ -10,4 +10,5 @@ pub mod journal;
 pub mod policy;
 pub mod project;
 pub mod registry;
+pub mod snapshot;
 pub mod webhook;
