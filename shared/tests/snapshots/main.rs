@@ -237,9 +237,9 @@ async fn an_interrupted_write_changes_nothing_and_the_next_one_clears_it_away() 
     assert_nothing_else_is_kept(nats).await;
 }
 
-/// Two owners who both believe that the partition is theirs.
+/// Two owners who both believe that the partition is theirs begin at once.
 #[tokio::test]
-async fn writers_at_once_leave_whole_snapshots_and_the_later_one_newest() {
+async fn of_writers_at_once_the_later_one_is_newest() {
     let server = NatsServer::start().await;
     let nats = &server.nats;
     for round in 1..=20 {
@@ -260,6 +260,45 @@ async fn writers_at_once_leave_whole_snapshots_and_the_later_one_newest() {
     }
     stored(nats, label((2, 1, 1)), &state(10, 1)).await;
     assert_nothing_else_is_kept(nats).await;
+}
+
+/// Each purges what it need not keep while the other is anywhere in a write of its own.
+#[tokio::test]
+async fn no_writer_takes_away_what_another_is_writing() {
+    const WRITES: usize = 60;
+    let server = NatsServer::start().await;
+    let nats = &server.nats;
+    let writer = async |size: usize| {
+        let mut stored = 0;
+        while stored < WRITES {
+            let newest = candidates(nats).await.first().cloned();
+            let journal = newest.map_or(1, |kept| kept.label.journal.0 + 1);
+            let bytes = state(size, journal);
+            match write(nats, label((1, 1, journal)), bytes).await.unwrap() {
+                Written::Stored => stored += 1,
+                Written::Superseded => {}
+            }
+            // What is gone has two later ones in its place.
+            while let Some(newest) = candidates(nats).await.first() {
+                match read(nats, newest).await {
+                    Ok(_) => break,
+                    Err(SnapshotError::Gone) => {
+                        let kept = candidates(nats).await;
+                        assert!(!kept.contains(newest), "{:?}", newest.label);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    };
+    tokio::join!(writer(700_000), writer(2_000), writer(10));
+    let kept = candidates(nats).await;
+    assert_eq!(kept.len(), 2);
+    for kept in &kept {
+        let size = usize::try_from(kept.size_bytes).unwrap();
+        let expected = state(size, kept.label.journal.0);
+        assert_eq!(read(nats, kept).await.unwrap(), expected);
+    }
 }
 
 #[tokio::test]
