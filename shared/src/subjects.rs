@@ -5,18 +5,22 @@
 //! | `EVENTS` | `events.{partition}.{project}.{event_type}` |
 //! | `REGISTRY` | `registry.{project}.{aggregate}.{id}` |
 //! | `JOURNAL` | `journal.{partition}` and `journal.{partition}.epoch` |
+//! | `SNAPSHOTS` | `snapshots.{partition}.manifest` and `snapshots.{partition}.chunks.{write}` |
 
 use crate::domain::event::EventType;
 use crate::domain::registry::Aggregate;
+use crate::domain::snapshot::SnapshotWriteId;
 use crate::ids::{PartitionId, ProjectId};
 
 pub const EVENTS: &str = "EVENTS";
 pub const REGISTRY: &str = "REGISTRY";
 pub const JOURNAL: &str = "JOURNAL";
+pub const SNAPSHOTS: &str = "SNAPSHOTS";
 
 pub const EVENTS_ALL: &str = "events.>";
 pub const REGISTRY_ALL: &str = "registry.>";
 pub const JOURNAL_ALL: &str = "journal.>";
+pub const SNAPSHOTS_ALL: &str = "snapshots.>";
 
 /// Where an event is published.
 pub fn event(partition: PartitionId, project: ProjectId, event_type: &EventType) -> String {
@@ -76,6 +80,20 @@ pub fn journal_epoch(partition: PartitionId) -> String {
     format!("journal.{partition}.epoch")
 }
 
+/// Names the snapshots that are kept of a partition.
+pub fn snapshot_manifest(partition: PartitionId) -> String {
+    format!("snapshots.{partition}.manifest")
+}
+
+/// The chunks of one snapshot, which are purged together.
+pub fn snapshot_chunks(partition: PartitionId, write: SnapshotWriteId) -> String {
+    format!("snapshots.{partition}.chunks.{write}")
+}
+
+pub fn snapshot_chunks_of_partition(partition: PartitionId) -> String {
+    format!("snapshots.{partition}.chunks.*")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +109,11 @@ mod tests {
         );
         assert_eq!(partition_of_event(&subject), Some(PartitionId(7)));
         assert_eq!(journal_epoch(PartitionId(7)), "journal.7.epoch");
+        assert_eq!(snapshot_manifest(PartitionId(7)), "snapshots.7.manifest");
+        assert_eq!(
+            snapshot_chunks(PartitionId(7), SnapshotWriteId(0xab)),
+            "snapshots.7.chunks.00000000000000ab"
+        );
     }
 
     #[test]

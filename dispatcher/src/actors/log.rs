@@ -168,6 +168,10 @@ mod tests {
         fn elapsed(&self) -> Duration {
             Duration::from_millis(self.0.lock().unwrap().1)
         }
+
+        fn uptime(&self) -> Duration {
+            self.elapsed()
+        }
     }
 
     #[test]

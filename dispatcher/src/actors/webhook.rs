@@ -305,6 +305,7 @@ async fn run_attempt(
         started_at: replica.clock.now(),
         latency: Duration::ZERO,
         outcome,
+        retry_after_ms: None,
     };
     let event = match body {
         Some(event) => event,

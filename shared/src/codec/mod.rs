@@ -12,10 +12,12 @@ use bytes::Bytes;
 use crate::domain::event::Event;
 use crate::domain::journal::{EpochEntry, Pack};
 use crate::domain::registry::RegistryRecord;
+use crate::domain::snapshot::SnapshotManifest;
 use crate::limits::DECODE_BYTES_MAX;
 
 mod v1;
 mod v1_registry;
+mod v1_snapshot;
 
 const VERSION_1: u8 = 1;
 
@@ -73,6 +75,14 @@ pub fn encode_epoch(entry: &EpochEntry) -> Vec<u8> {
 
 pub fn decode_epoch(bytes: &[u8]) -> Result<EpochEntry, DecodeError> {
     decode_whole::<v1::EpochEntry>(bytes).map(Into::into)
+}
+
+pub fn encode_snapshot_manifest(manifest: &SnapshotManifest) -> Vec<u8> {
+    encode(&v1_snapshot::Manifest::from(manifest), 0)
+}
+
+pub fn decode_snapshot_manifest(bytes: &[u8]) -> Result<SnapshotManifest, DecodeError> {
+    decode_whole::<v1_snapshot::Manifest>(bytes).map(Into::into)
 }
 
 fn configuration() -> impl bincode::config::Config {

@@ -10,5 +10,6 @@ pub mod journal;
 pub mod policy;
 pub mod project;
 pub mod registry;
+pub mod snapshot;
 pub mod state;
 pub mod webhook;

@@ -13,6 +13,7 @@ use crate::partition::PartitionCount;
 pub mod append;
 pub mod read;
 pub mod registry_view;
+pub mod snapshots;
 pub mod tail;
 pub mod topology;
 
@@ -40,6 +41,7 @@ pub struct Nats {
     pub events: jetstream::stream::Stream<()>,
     pub registry: jetstream::stream::Stream<()>,
     pub journal: jetstream::stream::Stream<()>,
+    pub snapshots: jetstream::stream::Stream<()>,
     pub partitions: PartitionCount,
     /// Of EVENTS positions.
     pub generation: u32,

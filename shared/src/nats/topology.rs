@@ -1,4 +1,4 @@
-//! Declares the three streams, idempotently, whichever service starts first.
+//! Declares the three logs and the store of snapshots, idempotently, whichever service starts first.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -51,6 +51,7 @@ pub async fn ensure(
     let events = ensure_stream(&context, subjects::EVENTS, events(settings)).await?;
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
     let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
+    let snapshots = ensure_stream(&context, subjects::SNAPSHOTS, snapshots(settings)).await?;
     let metadata = &events.cached_info().config.metadata;
     let partitions = number(metadata, PARTITIONS_KEY)
         .and_then(|count| u16::try_from(count).ok().and_then(PartitionCount::new));
@@ -66,6 +67,7 @@ pub async fn ensure(
         events: without_info(&context, &events).await?,
         registry: without_info(&context, &registry).await?,
         journal: without_info(&context, &journal).await?,
+        snapshots: without_info(&context, &snapshots).await?,
         context,
         partitions,
         generation,
@@ -159,5 +161,14 @@ fn journal(settings: &TopologySettings) -> Config {
         // The epoch entry outlives `max_age` by a TTL of never.
         allow_message_ttl: true,
         ..base(subjects::JOURNAL, subjects::JOURNAL_ALL, settings)
+    }
+}
+
+/// Without an age limit: a partition that is idle for long must find its last snapshot. What is no
+/// longer needed, its writers purge.
+fn snapshots(settings: &TopologySettings) -> Config {
+    Config {
+        allow_direct: true,
+        ..base(subjects::SNAPSHOTS, subjects::SNAPSHOTS_ALL, settings)
     }
 }
