@@ -41,6 +41,9 @@ pub const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Pending deliveries that one webhook holds in memory, those of waiting lanes aside; what is
 /// beyond waits in the stream.
 pub const WINDOW_MAX: usize = 4_096;
+/// The same while nothing is sent, because the endpoint is down or the status forbids it: heads to
+/// probe with.
+pub const NARROW_WINDOW_MAX: usize = 32;
 /// Of these, what one lane may take; what is beyond is read again when its turn is near.
 pub const LANE_MAX: usize = 512;
 /// What a lane keeps in memory whose head waits for its retry.
