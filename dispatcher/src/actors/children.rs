@@ -143,8 +143,7 @@ impl Children {
             return false;
         };
         let before = self.fallen.remove(&ended.webhook);
-        let recent =
-            before.filter(|fallen| now.millis_since(fallen.first_at) <= PANICS_WITHIN_MS);
+        let recent = before.filter(|fallen| now.millis_since(fallen.first_at) <= PANICS_WITHIN_MS);
         let (panics, first_at) = recent.map_or((1, now), |fallen| {
             (fallen.panics.saturating_add(1), fallen.first_at)
         });

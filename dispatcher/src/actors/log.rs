@@ -47,11 +47,7 @@ pub(crate) struct EncodedPack {
 }
 
 impl PartitionLog {
-    pub(crate) fn new(
-        partition: PartitionId,
-        commits: Commits,
-        clock: Arc<dyn Clock>,
-    ) -> Rc<Self> {
+    pub(crate) fn new(partition: PartitionId, commits: Commits, clock: Arc<dyn Clock>) -> Rc<Self> {
         let now = commits.state().now.max(clock.now());
         Rc::new(Self {
             partition,

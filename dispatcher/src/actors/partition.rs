@@ -168,7 +168,9 @@ impl PartitionActor {
         let id = webhook.id;
         let now = self.log.now();
         let owes = self.log.look(|commits| commits.pending(id)) > 0;
-        if !owes || self.counting.contains(&id) || !self.children.may_start(id, now, self.log.stored())
+        if !owes
+            || self.counting.contains(&id)
+            || !self.children.may_start(id, now, self.log.stored())
         {
             return;
         }
@@ -388,17 +390,11 @@ impl PartitionActor {
     /// Of the webhooks that are offered something, those that owed nothing before.
     fn asleep(&self, offers: &Offers) -> HashSet<WebhookId> {
         let ids = offers.keys().filter(|id| !self.children.is_awake(**id));
-        let owed_nothing =
-            ids.filter(|id| self.log.look(|commits| commits.pending(**id)) == 0);
+        let owed_nothing = ids.filter(|id| self.log.look(|commits| commits.pending(**id)) == 0);
         owed_nothing.copied().collect()
     }
 
-    fn offer(
-        &mut self,
-        offers: Offers,
-        asleep: &HashSet<WebhookId>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn offer(&mut self, offers: Offers, asleep: &HashSet<WebhookId>, ctx: &mut Context<Self>) {
         for (id, (offer, events)) in offers {
             if !self.children.is_awake(id) {
                 let webhook = self.replica.view.read(|state| state.webhook(id).cloned());

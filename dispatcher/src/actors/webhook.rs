@@ -394,7 +394,6 @@ async fn run_attempt(
         started_at: replica.clock.now(),
         latency: Duration::ZERO,
         outcome,
-        retry_after_ms: None,
     };
     let event = match body {
         Some(event) => event,
@@ -448,10 +447,7 @@ impl Actor for WebhookActor {
                 webhook: self.webhook.id,
                 incarnation: self.incarnation,
             };
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "an exit notice; one an actor"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "an exit notice; one an actor")]
             self.ended.do_send(ended);
         }
     }
@@ -524,7 +520,7 @@ impl Handler<AttemptDone> for WebhookActor {
             latency_ms: u32::try_from(message.sent.latency.as_millis()).unwrap_or(u32::MAX),
             outcome: message.sent.outcome,
         };
-        let has_failed = matches!(finished.outcome, AttemptOutcome::Failed(_));
+        let has_failed = matches!(finished.outcome, AttemptOutcome::Failed { .. });
         self.step(Input::Finished(finished), ctx);
         // A read beside the attempt may have brought the body once more; what waits for its retry
         // is read again when it is due, and a failure makes its lane forget others too.

@@ -31,6 +31,7 @@ struct Held {
     registry_sequence: Sequence,
     /// `None` when the registry no longer knows the version: nothing retained needs it.
     rule: Option<Rule>,
+    lifts: bool,
     /// The owner's own decision (rule 10), which later versions inherit until one lifts it.
     decision: Option<Status>,
 }
@@ -62,7 +63,12 @@ impl ConfigHistory {
     /// The version holds from `from` on. Applying it again changes nothing.
     pub fn apply(&mut self, from: Sequence, version: &WebhookVersion) {
         if self.latest() < Some(version.registry_sequence) {
-            self.push(version.registry_sequence, from, Some(version), version.lifts);
+            self.push(
+                version.registry_sequence,
+                from,
+                Some(version),
+                version.lifts,
+            );
         }
     }
 
@@ -81,6 +87,7 @@ impl ConfigHistory {
                 selection: Arc::clone(&version.selection),
                 status: version.status,
             }),
+            lifts,
             decision: decision.filter(|_| !lifts),
         });
     }
@@ -99,6 +106,16 @@ impl ConfigHistory {
     /// Registry sequence of what holds now.
     pub fn latest(&self) -> Option<Sequence> {
         self.held.last().map(|held| held.registry_sequence)
+    }
+
+    /// Whether something that `later` has beyond this lifts what an owner decided.
+    pub fn is_lifted_by(&self, later: &Self) -> bool {
+        let known = self.latest();
+        let news = later
+            .held
+            .iter()
+            .filter(|held| Some(held.registry_sequence) > known);
+        news.into_iter().any(|held| held.lifts)
     }
 
     /// First position that any configuration covers.

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use shared::domain::journal::EntryPlace;
 use shared::domain::journal::{
     AttemptEntry, ExhaustReason, Failure, FailureWeight, JournalEntry, Kept, LanesSettled, Links,
     SkipReason, UnsentEnd,
 };
-use shared::domain::journal::EntryPlace;
 use shared::domain::policy::Policy;
 use shared::domain::state::{Breaker, Health, WebhookState};
 use shared::domain::webhook::{Dialect, Status};
@@ -251,6 +251,10 @@ impl Deliveries {
 
     pub fn health(&self) -> &Health {
         &self.state.health
+    }
+
+    pub fn status(&self) -> Status {
+        self.rules.status
     }
 
     pub fn policy(&self) -> &Policy {

@@ -183,15 +183,34 @@ mod tests {
         };
         let five_days = at(5 * DAY_MS);
         for (health, dialect, now, expected) in [
-            (health(10, 1), Dialect::Stackone, five_days, Some(DeactivateReason::FailingTooLong)),
+            (
+                health(10, 1),
+                Dialect::Stackone,
+                five_days,
+                Some(DeactivateReason::FailingTooLong),
+            ),
             (health(9, 99), Dialect::Stackone, five_days, None),
             (health(10, 99), Dialect::Stackone, at(5 * DAY_MS - 1), None),
             (health(1, 9), Dialect::HrOn, at(1), None),
-            (health(1, 10), Dialect::HrOn, at(1), Some(DeactivateReason::ConsecutiveFailures)),
+            (
+                health(1, 10),
+                Dialect::HrOn,
+                at(1),
+                Some(DeactivateReason::ConsecutiveFailures),
+            ),
         ] {
-            assert_eq!(deactivates(&health, &policy, dialect, &failure(500), now), expected);
+            assert_eq!(
+                deactivates(&health, &policy, dialect, &failure(500), now),
+                expected
+            );
         }
-        let gone = deactivates(&health(0, 1), &policy, Dialect::Stackone, &failure(410), at(1));
+        let gone = deactivates(
+            &health(0, 1),
+            &policy,
+            Dialect::Stackone,
+            &failure(410),
+            at(1),
+        );
         assert_eq!(gone, Some(DeactivateReason::Gone));
     }
 

@@ -82,10 +82,17 @@ mod tests {
                 now += 1;
             }
             for (index, start) in starts.iter().enumerate() {
-                let within = starts.iter().skip(index).take_while(|at| **at < start + 1_000);
+                let within = starts
+                    .iter()
+                    .skip(index)
+                    .take_while(|at| **at < start + 1_000);
                 assert!(within.count() <= limit as usize);
             }
-            assert!(starts.len() >= 4 * limit as usize, "{} of {limit}", starts.len());
+            assert!(
+                starts.len() >= 4 * limit as usize,
+                "{} of {limit}",
+                starts.len()
+            );
         }
     }
 }

@@ -29,10 +29,6 @@ pub(crate) struct Sent {
     /// To the response head or the error.
     pub latency: Duration,
     pub outcome: AttemptOutcome,
-    /// How long the endpoint asks to be left alone; of a failure with 429 or 503 alone, at most
-    /// 24 h (`protocol.md`, rule 16).
-    #[expect(dead_code, reason = "nothing pauses a webhook yet")]
-    pub retry_after_ms: Option<u64>,
 }
 
 /// Sends `event` to the endpoint as it is configured now. The outcome is fixed at the response
@@ -52,7 +48,6 @@ pub(crate) async fn send(
             started_at,
             latency: Duration::ZERO,
             outcome: AttemptOutcome::Gone(UnsentEnd::Skipped(SkipReason::Undecodable)),
-            retry_after_ms: None,
         };
     };
     let headers = headers(webhook, event, started_at, &body);
@@ -61,7 +56,6 @@ pub(crate) async fn send(
         .send(&webhook.endpoint.url, headers, body, timeout)
         .await;
     let latency = clock.elapsed().saturating_sub(started);
-    let mut retry_after_ms = None;
     let outcome = match sent {
         Ok(answer) if is_success(webhook.definition.dialect, answer.status()) => {
             let status = answer.status();
@@ -71,35 +65,44 @@ pub(crate) async fn send(
         }
         Ok(answer) => {
             let status = answer.status();
-            retry_after_ms = answer.retry_after_ms(clock.now());
+            let retry_after_ms = answer.retry_after_ms(clock.now());
             let head = answer.keep().await;
-            AttemptOutcome::Failed(Failure {
+            let failure = Failure {
                 kind: FailureKind::Status,
                 status: Some(status),
                 sealed_answer: seal(data_key(), webhook, &head.answer),
-            })
+            };
+            AttemptOutcome::Failed {
+                failure,
+                retry_after_ms,
+            }
         }
-        Err(error) => AttemptOutcome::Failed(Failure {
-            kind: error.kind,
-            status: None,
-            // Of an address that is refused, nothing is told (`design.md`, section 3).
-            sealed_answer: match error.kind {
-                FailureKind::RefusedAddress => Vec::new(),
-                FailureKind::Timeout
-                | FailureKind::Connect
-                | FailureKind::Tls
-                | FailureKind::Dns
-                | FailureKind::Reset
-                | FailureKind::Status
-                | FailureKind::Protocol => seal(data_key(), webhook, error.detail.as_bytes()),
-            },
-        }),
+        Err(error) => {
+            let failure = Failure {
+                kind: error.kind,
+                status: None,
+                // Of an address that is refused, nothing is told (`design.md`, section 3).
+                sealed_answer: match error.kind {
+                    FailureKind::RefusedAddress => Vec::new(),
+                    FailureKind::Timeout
+                    | FailureKind::Connect
+                    | FailureKind::Tls
+                    | FailureKind::Dns
+                    | FailureKind::Reset
+                    | FailureKind::Status
+                    | FailureKind::Protocol => seal(data_key(), webhook, error.detail.as_bytes()),
+                },
+            };
+            AttemptOutcome::Failed {
+                failure,
+                retry_after_ms: None,
+            }
+        }
     };
     Sent {
         started_at,
         latency,
         outcome,
-        retry_after_ms,
     }
 }
 

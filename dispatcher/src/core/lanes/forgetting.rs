@@ -1,7 +1,5 @@
 //! What lanes forget, and how they come to know it again.
 
-use std::collections::BTreeSet;
-
 use shared::domain::policy::Ordering;
 use shared::ids::{LaneHash, Sequence};
 
@@ -122,7 +120,7 @@ impl Lanes {
     }
 
     /// One delivery that was read again, if its lane takes part in the read.
-    fn take_again(&mut self, sequence: Sequence, pending: Pending) {
+    pub(super) fn take_again(&mut self, sequence: Sequence, pending: Pending) {
         let takes_part = self
             .unremembered
             .get(&pending.lane)
@@ -151,7 +149,7 @@ impl Lanes {
 
     /// Forgets what lies behind the head of a waiting lane, beyond a few. What was attempted
     /// before is kept, since its count is nowhere else.
-    fn trim(&mut self, key: u64, lane: LaneHash) {
+    pub(super) fn trim(&mut self, key: u64, lane: LaneHash) {
         let Some(members) = self.members.get(&key) else {
             return;
         };
@@ -175,7 +173,7 @@ impl Lanes {
     }
 
     /// From `sequence` on, the lane no longer remembers all. A read under way does not cover it.
-    fn forget_from(&mut self, lane: LaneHash, sequence: Sequence) {
+    pub(super) fn forget_from(&mut self, lane: LaneHash, sequence: Sequence) {
         let from = match self.unremembered.get(&lane) {
             Some(unremembered) => unremembered.from.min(sequence),
             None => sequence,
@@ -183,7 +181,7 @@ impl Lanes {
         self.set_unremembered(lane, Some(from));
     }
 
-    fn set_unremembered(&mut self, lane: LaneHash, from: Option<Sequence>) {
+    pub(super) fn set_unremembered(&mut self, lane: LaneHash, from: Option<Sequence>) {
         if let Some(old) = self.unremembered.remove(&lane) {
             self.unremembered_from.remove(&(old.from, lane));
             self.starving.remove(&(old.from, lane));
@@ -215,7 +213,7 @@ impl Lanes {
     }
 
     /// Notes whether the lane should read again what it has forgotten.
-    fn review(&mut self, lane: LaneHash) {
+    pub(super) fn review(&mut self, lane: LaneHash) {
         let Some(unremembered) = self.unremembered.get(&lane).copied() else {
             return;
         };

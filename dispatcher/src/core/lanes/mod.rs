@@ -167,7 +167,9 @@ impl Lanes {
 
     /// Everything remembered, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (Sequence, &Pending)> {
-        self.pending.iter().map(|(sequence, pending)| (*sequence, pending))
+        self.pending
+            .iter()
+            .map(|(sequence, pending)| (*sequence, pending))
     }
 
     /// What has an attempt under way.
@@ -222,8 +224,7 @@ impl Lanes {
                 remembered >= self.bounds.lane
             };
         let has_room = is_parked
-            || (self.window_len() < self.window()
-                && self.parked.len() < self.bounds.parked_lanes);
+            || (self.window_len() < self.window() && self.parked.len() < self.bounds.parked_lanes);
         if let Some(unremembered) = self.unremembered.get_mut(&pending.lane) {
             if unremembered.reading_to.is_some() && unremembered.then.is_none() {
                 if lane_is_full || !has_room {
@@ -246,14 +247,17 @@ impl Lanes {
 
     /// Takes the next head to attempt: due retries before new ones unless told otherwise, then
     /// the lowest.
-    pub fn start_next(
-        &mut self,
-        now: Timestamp,
-        prefers_new: bool,
-    ) -> Option<(Sequence, Pending)> {
+    pub fn start_next(&mut self, now: Timestamp, prefers_new: bool) -> Option<(Sequence, Pending)> {
         let due = self.parked.first().filter(|(due, _)| *due <= now);
-        let (due, new) = (due.map(|(_, sequence)| *sequence), self.ready.first().copied());
-        let sequence = if prefers_new { new.or(due) } else { due.or(new) }?;
+        let (due, new) = (
+            due.map(|(_, sequence)| *sequence),
+            self.ready.first().copied(),
+        );
+        let sequence = if prefers_new {
+            new.or(due)
+        } else {
+            due.or(new)
+        }?;
         self.start(sequence)
     }
 
