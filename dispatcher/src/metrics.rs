@@ -27,6 +27,9 @@ pub(crate) struct DispatcherMetrics {
     pub partitions_stopped: Counter,
     pub webhooks: Gauge,
     pub webhook_panics: Counter,
+    pub webhooks_quarantined: Counter,
+    pub webhooks_deactivated: Counter,
+    pub breakers_opened: Counter,
     pub mailbox_full: Counter,
     pub accounts_projected: Counter,
 }
@@ -112,6 +115,18 @@ impl DispatcherMetrics {
             webhook_panics: count(
                 "carillon_dispatcher_webhook_panics_total",
                 "Actors that ended by a panic",
+            ),
+            webhooks_quarantined: count(
+                "carillon_dispatcher_webhooks_quarantined_total",
+                "Webhooks put aside because their actors failed again and again",
+            ),
+            webhooks_deactivated: count(
+                "carillon_dispatcher_webhooks_deactivated_total",
+                "Webhooks deactivated because of their endpoints' answers",
+            ),
+            breakers_opened: count(
+                "carillon_dispatcher_breakers_opened_total",
+                "Times an endpoint was taken to be down",
             ),
             mailbox_full: count(
                 "carillon_dispatcher_mailbox_full_total",

@@ -28,6 +28,8 @@ pub const STATIC_HEADER_BYTES_MAX: usize = 4 << 10;
 pub const ACCOUNT_JSON_BYTES_MAX: usize = 64 << 10;
 /// A pack in JOURNAL (`protocol.md`, rule 8).
 pub const PACK_BYTES_MAX: usize = 256 << 10;
+/// A snapshot of one partition; a large one is a fifth of it.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 /// Outcomes not yet journaled, a partition (rule 19).
 pub const UNJOURNALED_MAX: usize = 1_000;
 /// Age of the oldest outcome not yet journaled, above which no attempt starts (rule 19).
@@ -39,6 +41,9 @@ pub const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Pending deliveries that one webhook holds in memory, those of waiting lanes aside; what is
 /// beyond waits in the stream.
 pub const WINDOW_MAX: usize = 4_096;
+/// The same while nothing is sent, because the endpoint is down or the status forbids it: heads to
+/// probe with.
+pub const NARROW_WINDOW_MAX: usize = 32;
 /// Of these, what one lane may take; what is beyond is read again when its turn is near.
 pub const LANE_MAX: usize = 512;
 /// What a lane keeps in memory whose head waits for its retry.

@@ -21,6 +21,7 @@ use shared::domain::journal::{
 };
 use shared::domain::policy::Policy;
 use shared::domain::registry::{RegistryEntry, RegistryRecord};
+use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
 use shared::domain::webhook::{Dialect, Status, WebhookDefinition};
 use shared::ids::*;
 use shared::time::Timestamp;
@@ -121,6 +122,26 @@ fn pack() -> Pack {
     }
 }
 
+fn snapshot_manifest() -> SnapshotManifest {
+    let kept = |journal, chunks: &[u64]| KeptSnapshot {
+        label: SnapshotLabel {
+            partition: PartitionId(7),
+            generation: 1,
+            epoch: Epoch(3),
+            journal: Sequence(journal),
+            classified: Sequence(journal * 10),
+        },
+        write: SnapshotWriteId(0xa1b2_c3d4_e5f6_0718 + journal),
+        size_bytes: 1_300_000,
+        checksum: 0x0102_0304_0506_0708 + journal,
+        chunks: chunks.iter().copied().map(Sequence).collect(),
+    };
+    SnapshotManifest {
+        newest: kept(90, &[14, 16, 15]),
+        previous: Some(kept(40, &[9, 10, 11])),
+    }
+}
+
 fn records() -> Vec<RegistryRecord> {
     let account = AccountDefinition {
         provider: "bamboohr".into(),
@@ -216,6 +237,13 @@ fn version_one_is_frozen() {
     golden("epoch", &epoch_bytes);
     assert_eq!(codec::decode_epoch(&epoch_bytes), Ok(epoch));
 
+    let manifest_bytes = codec::encode_snapshot_manifest(&snapshot_manifest());
+    golden("snapshot-manifest", &manifest_bytes);
+    assert_eq!(
+        codec::decode_snapshot_manifest(&manifest_bytes),
+        Ok(snapshot_manifest())
+    );
+
     for (index, record) in records().iter().enumerate() {
         let bytes = codec::encode_record(record);
         golden(&format!("record-{index:02}"), &bytes);
@@ -268,6 +296,7 @@ proptest! {
         let _unread = codec::decode_pack(&bytes).is_ok();
         let _unread = codec::decode_record(&bytes).is_ok();
         let _unread = codec::decode_epoch(&bytes).is_ok();
+        let _unread = codec::decode_snapshot_manifest(&bytes).is_ok();
         let _unread = codec::decode_event(&bytes.into()).is_ok();
     }
 }

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use actix::Recipient;
 use actix::prelude::SendError;
-use shared::domain::journal::{JournalEntry, Pack};
-use shared::ids::{PartitionId, Sequence, WebhookId};
+use bytes::Bytes;
+use shared::codec;
+use shared::domain::journal::{Counted, JournalEntry, UnsentEnd};
+use shared::ids::{Epoch, PartitionId, Sequence, WebhookId};
 use shared::time::{Clock, Timestamp};
 
 use super::journal::Entries;
-use crate::core::commits::{Classified, Commits};
+use crate::core::commits::{Classified, Commits, Decision};
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
     commits: RefCell<Commits>,
-    classified: Cell<Classified>,
     clock: Arc<dyn Clock>,
     /// The latest `now`, and the clock's `elapsed` at it.
     now: Cell<(Timestamp, Duration)>,
@@ -27,6 +28,8 @@ pub(crate) struct PartitionLog {
     waiting: RefCell<Vec<Recipient<GateOpened>>>,
     committer: RefCell<Option<Recipient<Entries>>>,
     deposed: Cell<bool>,
+    /// Attempts of this partition under way.
+    attempts: Cell<usize>,
 }
 
 /// Attempts may start again.
@@ -34,29 +37,47 @@ pub(crate) struct PartitionLog {
 #[rtype(result = "()")]
 pub(crate) struct GateOpened;
 
+/// A pack as it is to be appended.
+#[derive(Debug)]
+pub(crate) struct EncodedPack {
+    pub epoch: Epoch,
+    pub number: u64,
+    pub entries: usize,
+    pub bytes: Bytes,
+}
+
 impl PartitionLog {
-    pub(crate) fn new(
-        partition: PartitionId,
-        commits: Commits,
-        classified: Classified,
-        clock: Arc<dyn Clock>,
-        journaled_now: Timestamp,
-    ) -> Rc<Self> {
-        let now = journaled_now.max(clock.now());
+    pub(crate) fn new(partition: PartitionId, commits: Commits, clock: Arc<dyn Clock>) -> Rc<Self> {
+        let now = commits.state().now.max(clock.now());
         Rc::new(Self {
             partition,
             commits: RefCell::new(commits),
-            classified: Cell::new(classified),
             now: Cell::new((now, clock.elapsed())),
             clock,
             waiting: RefCell::default(),
             committer: RefCell::default(),
             deposed: Cell::new(false),
+            attempts: Cell::new(0),
         })
     }
 
     pub(crate) fn set_committer(&self, committer: Recipient<Entries>) {
         self.committer.replace(Some(committer));
+    }
+
+    /// Looks at entries on their way and at the state of those that arrived.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Commits) -> R) -> R {
+        look(&self.commits.borrow())
+    }
+
+    /// A webhook's attempts under way went from `before` to `after`.
+    pub(crate) fn attempts_moved(&self, before: usize, after: usize) {
+        let attempts = (self.attempts.get() + after).saturating_sub(before);
+        self.attempts.set(attempts);
+    }
+
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.get()
     }
 
     /// The partition's time: never goes back (rule 22), and goes on at the pace of the
@@ -79,19 +100,39 @@ impl PartitionLog {
         }
     }
 
-    pub(crate) fn set_classified(&self, classified: Classified) {
-        self.classified.set(classified);
+    /// Classification has got so far, and counted this.
+    pub(crate) fn count(&self, classified: Classified, counted: &[Counted]) {
+        self.commits.borrow_mut().count(classified, counted);
+    }
+
+    /// See [`Commits::owe_end`].
+    pub(crate) fn owe_end(&self, webhook: WebhookId, end: UnsentEnd) {
+        self.commits.borrow_mut().owe_end(webhook, end);
+    }
+
+    pub(crate) fn take_decisions(&self) -> Vec<Decision> {
+        self.commits.borrow_mut().take_decisions()
+    }
+
+    /// A pack is made soon, whether entries wait or not.
+    pub(crate) fn flush(&self) {
+        self.commits.borrow_mut().flush();
+        self.wake_committer();
     }
 
     /// Adds an entry, and gives the ordinal that [`Self::stored`] reaches once it is committed.
     pub(crate) fn push(&self, entry: JournalEntry) -> u64 {
         let now = self.now();
         let ordinal = self.commits.borrow_mut().push(now, entry);
+        self.wake_committer();
+        ordinal
+    }
+
+    fn wake_committer(&self) {
         if let Some(committer) = &*self.committer.borrow() {
             // A full mailbox means that it is about to look anyway.
             let _full = committer.try_send(Entries).is_err();
         }
-        ordinal
     }
 
     /// Ordinal of the last entry that was added.
@@ -107,14 +148,15 @@ impl PartitionLog {
         self.commits.borrow().is_empty()
     }
 
-    pub(crate) fn forget(&self, webhook: WebhookId) {
-        self.commits.borrow_mut().forget(webhook);
-    }
-
-    pub(crate) fn next_pack(&self) -> Option<Pack> {
+    pub(crate) fn next_pack(&self) -> Option<EncodedPack> {
         let now = self.now();
-        let classified = self.classified.get();
-        self.commits.borrow_mut().next_pack(now, classified)
+        let mut commits = self.commits.borrow_mut();
+        commits.next_pack(now).map(|pack| EncodedPack {
+            epoch: pack.epoch,
+            number: pack.number,
+            entries: pack.entries.len(),
+            bytes: codec::encode_pack(pack).into(),
+        })
     }
 
     /// The pack under way lies at `at`; those who waited for room are told.
@@ -152,10 +194,10 @@ impl PartitionLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
     use std::sync::Mutex;
 
-    use shared::ids::{Epoch, Position};
+    use shared::domain::state::PartitionState;
+    use shared::ids::Position;
 
     #[derive(Default)]
     struct TestClock(Mutex<(i64, u64)>);
@@ -186,15 +228,12 @@ mod tests {
             checkpoint: None,
         };
         at(1_000, 0);
-        let commits = Commits::new(Epoch(1), HashMap::new());
-        let journaled = Timestamp::from_millis(500);
-        let log = PartitionLog::new(
-            PartitionId(0),
-            commits,
-            classified,
-            clock.clone(),
-            journaled,
-        );
+        let state = PartitionState {
+            now: Timestamp::from_millis(500),
+            ..PartitionState::default()
+        };
+        let commits = Commits::new(Epoch(1), classified, state);
+        let log = PartitionLog::new(PartitionId(0), commits, clock.clone());
         let now = || log.now().as_millis();
         assert_eq!(now(), 1_000);
         // Two days ahead, once; then right again.

@@ -94,7 +94,7 @@ impl Node {
                 Err(error) => return Err(error.into()),
             };
             let partition = takeover.partition;
-            let projected = takeover.fold.projected;
+            let projected = takeover.state.projected;
             let (actor, log) = PartitionActor::new(Rc::clone(&replica), takeover, known);
             targets.insert(partition, Target::new(Rc::clone(&log), projected));
             let address = actor.start();

@@ -9,7 +9,10 @@ use shared::nats::{Nats, Unavailable, bounds};
 use shared::subjects;
 use shared::time::Timestamp;
 
-use crate::core::fold::PartitionFold;
+use shared::domain::state::PartitionState;
+
+/// A membership's length and the longest timeout of an attempt (rule 9).
+const PREDECESSOR_MS: i64 = 33_000;
 
 /// What a new owner starts from.
 #[derive(Debug)]
@@ -18,9 +21,12 @@ pub(crate) struct Takeover {
     pub epoch: Epoch,
     /// Sequence of the epoch entry: what every pack is checked against.
     pub fence: Sequence,
-    pub fold: PartitionFold,
+    /// What the journal tells.
+    pub state: PartitionState,
     /// Nothing in EVENTS lies at or below.
     pub events_origin: Sequence,
+    /// A predecessor's last attempt may still arrive until then (rule 9).
+    pub hold_ends_until: Timestamp,
 }
 
 /// Why a partition could not be taken.
@@ -44,16 +50,26 @@ pub(crate) async fn take_over(
     now: Timestamp,
 ) -> Result<Takeover, TakeoverError> {
     let (epoch, fence) = announce(nats, partition, replica, now).await?;
-    let fold = fold_journal(nats, partition).await?;
+    let state = fold_journal(nats, partition).await?;
     let (first, last) = bounds(&nats.events).await?;
-    check_events(nats, &fold, last).await?;
+    check_events(nats, &state, last).await?;
     Ok(Takeover {
         partition,
         epoch,
         fence,
-        fold,
+        hold_ends_until: hold_ends_until(&state, now),
+        state,
         events_origin: first.previous(),
     })
+}
+
+/// Nobody else may be sending when there was nobody, or when it gave the partition up.
+fn hold_ends_until(state: &PartitionState, now: Timestamp) -> Timestamp {
+    if state.released || state.last.is_none() {
+        Timestamp::default()
+    } else {
+        now.plus_millis(PREDECESSOR_MS)
+    }
 }
 
 /// Appends the next epoch entry. From then on, packs of earlier owners are refused.
@@ -116,8 +132,8 @@ async fn announce(
 pub(crate) async fn fold_journal(
     nats: &Nats,
     partition: PartitionId,
-) -> Result<PartitionFold, TakeoverError> {
-    let mut fold = PartitionFold::default();
+) -> Result<PartitionState, TakeoverError> {
+    let mut fold = PartitionState::default();
     let mut unreadable: Option<(Sequence, String)> = None;
     let subject = subjects::journal(partition);
     let read = read_all(&nats.journal, &subject, Sequence(0), |message| {
@@ -145,7 +161,7 @@ pub(crate) async fn fold_journal(
 /// the positions of old ones.
 async fn check_events(
     nats: &Nats,
-    fold: &PartitionFold,
+    fold: &PartitionState,
     last: Sequence,
 ) -> Result<(), TakeoverError> {
     let Some(classified) = fold.classified else {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::domain::event::Event;
 use crate::domain::journal::{EpochEntry, Pack};
 use crate::domain::registry::RegistryRecord;
+use crate::domain::snapshot::SnapshotManifest;
 use crate::domain::state::PartitionState;
 use crate::limits::{DECODE_BYTES_MAX, STATE_BYTES_MAX};
 
@@ -22,6 +23,7 @@ mod mirror;
 mod v1;
 mod v1_journal;
 mod v1_registry;
+mod v1_snapshot;
 mod v1_state;
 
 const VERSION_1: u8 = 1;
@@ -82,6 +84,14 @@ pub fn encode_epoch(entry: &EpochEntry) -> Vec<u8> {
 
 pub fn decode_epoch(bytes: &[u8]) -> Result<EpochEntry, DecodeError> {
     decode_whole::<v1::EpochEntry, DECODE_BYTES_MAX>(bytes).map(|wire| wire.into_domain())
+}
+
+pub fn encode_snapshot_manifest(manifest: &SnapshotManifest) -> Vec<u8> {
+    encode(&v1_snapshot::Manifest::from(manifest), 0)
+}
+
+pub fn decode_snapshot_manifest(bytes: &[u8]) -> Result<SnapshotManifest, DecodeError> {
+    decode_whole::<v1_snapshot::Manifest, DECODE_BYTES_MAX>(bytes).map(Into::into)
 }
 
 /// Equal states give equal bytes, so that a snapshot can be compared with a replay. A result

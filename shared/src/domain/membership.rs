@@ -115,6 +115,11 @@ impl Roster {
         self.lease
     }
 
+    /// When the last own renewal was sent that was read back.
+    pub fn echo(&self) -> Option<Duration> {
+        self.echo
+    }
+
     /// This replica too, once it has seen itself.
     pub fn living(&self) -> impl Iterator<Item = (ReplicaId, Member)> {
         self.seen.iter().map(|(id, seen)| (*id, seen.member))

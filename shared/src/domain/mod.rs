@@ -11,5 +11,6 @@ pub mod membership;
 pub mod policy;
 pub mod project;
 pub mod registry;
+pub mod snapshot;
 pub mod state;
 pub mod webhook;

@@ -82,7 +82,7 @@ impl Membership {
     }
 
     pub fn lease(&self) -> Lease {
-        self.inner.roster.borrow().lease
+        self.inner.roster.borrow().lease()
     }
 
     /// Whether `peer` has no key, by the leader's word.
@@ -190,7 +190,7 @@ impl Membership {
                     });
                 }
                 _ = look.tick() => {
-                    let echo = self.inner.roster.borrow().echo;
+                    let echo = self.inner.roster.borrow().echo();
                     if echo.is_some() && echo == echo_before {
                         tail = begin();
                     }

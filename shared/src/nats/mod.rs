@@ -15,6 +15,7 @@ pub mod membership;
 pub mod read;
 pub mod registry_view;
 pub mod requests;
+pub mod snapshots;
 pub mod tail;
 pub mod topology;
 
@@ -43,6 +44,7 @@ pub struct Nats {
     pub registry: jetstream::stream::Stream<()>,
     pub journal: jetstream::stream::Stream<()>,
     pub members: jetstream::stream::Stream<()>,
+    pub snapshots: jetstream::stream::Stream<()>,
     pub partitions: PartitionCount,
     /// Of EVENTS positions.
     pub generation: u32,

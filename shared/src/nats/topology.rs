@@ -1,4 +1,5 @@
-//! Declares the three logs and the bucket of living replicas, idempotently, whichever service starts first.
+//! Declares the three logs, the bucket of living replicas and the store of snapshots,
+//! idempotently, whichever service starts first.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub async fn ensure(
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
     let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
     let members = ensure_stream(&context, subjects::MEMBERS, members(settings)).await?;
+    let snapshots = ensure_stream(&context, subjects::SNAPSHOTS, snapshots(settings)).await?;
     let metadata = &events.cached_info().config.metadata;
     let partitions = number(metadata, PARTITIONS_KEY)
         .and_then(|count| u16::try_from(count).ok().and_then(PartitionCount::new));
@@ -71,6 +73,7 @@ pub async fn ensure(
         registry: without_info(&context, &registry).await?,
         journal: without_info(&context, &journal).await?,
         members: without_info(&context, &members).await?,
+        snapshots: without_info(&context, &snapshots).await?,
         context,
         partitions,
         generation,
@@ -178,5 +181,14 @@ fn members(settings: &TopologySettings) -> Config {
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(MEMBER_MARKER_TTL),
         ..base(subjects::MEMBERS, subjects::MEMBERS_ALL, settings)
+    }
+}
+
+/// Without an age limit: a partition that is idle for long must find its last snapshot. What is no
+/// longer needed, its writers purge.
+fn snapshots(settings: &TopologySettings) -> Config {
+    Config {
+        allow_direct: true,
+        ..base(subjects::SNAPSHOTS, subjects::SNAPSHOTS_ALL, settings)
     }
 }
