@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 
 pub mod health;
 pub mod ledger;
+#[cfg(test)]
+mod tests;
 pub mod webhook;
 
 pub use health::{Breaker, Health};

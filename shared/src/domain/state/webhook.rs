@@ -202,7 +202,9 @@ impl WebhookState {
     fn forget_applied(&mut self) {
         let failing = self.failing.keys().next().copied();
         let behind = self.behind.values().min().copied();
-        let needed = [failing, behind]
+        // What creation reached back to is classified once more, to be counted.
+        let uncounted = self.uncounted.map(|(first, _)| first);
+        let needed = [failing, behind, uncounted]
             .into_iter()
             .flatten()
             .fold(self.resolved.next(), Sequence::min);
