@@ -20,6 +20,8 @@ use shared::partition::{PartitionCount, owner_of};
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// After a takeover that failed, and after a partition was lost: the log is likely to tell more.
 const REST: Duration = Duration::from_millis(500);
+/// After a fault, which is likely to come again.
+const FAULT_REST: Duration = Duration::from_secs(10);
 /// How often the log is asked whether a holder that lives has released.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -92,8 +94,13 @@ pub enum Input {
         partition: PartitionId,
         failure: TakeFailure,
     },
-    /// The log refused a pack, or the partition failed: it is not run here any more.
+    /// The log refused a pack: somebody else owns the partition.
     Deposed {
+        partition: PartitionId,
+        epoch: Epoch,
+    },
+    /// The partition ended by a fault.
+    Failed {
         partition: PartitionId,
         epoch: Epoch,
     },
@@ -220,7 +227,10 @@ impl Ownership {
                 self.note(partition, |place| place.take_failed(now, failure));
             }
             Input::Deposed { partition, epoch } => self.note(partition, |place| {
-                place.deposed(now, epoch, partition, &mut effects);
+                place.lost(now.saturating_add(REST), epoch, partition, &mut effects);
+            }),
+            Input::Failed { partition, epoch } => self.note(partition, |place| {
+                place.lost(now.saturating_add(FAULT_REST), epoch, partition, &mut effects);
             }),
         }
         effects
@@ -416,9 +426,9 @@ impl Place {
         }
     }
 
-    fn deposed(
+    fn lost(
         &mut self,
-        now: Duration,
+        rests_until: Duration,
         epoch: Epoch,
         partition: PartitionId,
         effects: &mut Vec<Effect>,
@@ -427,7 +437,8 @@ impl Place {
             || self.phase == Some(Phase::Releasing(epoch));
         if is_run {
             effects.push(Effect::Stop(partition));
-            self.rest(now);
+            self.phase = None;
+            self.rests_until = rests_until;
         }
     }
 
