@@ -347,7 +347,12 @@ impl Node {
         self.stopped.retain(|_, log| log.attempts() > 0);
         let is_ready = self.ownership.is_complete() && !self.replica.draining.get();
         if self.replica.ready.swap(is_ready, Ordering::AcqRel) != is_ready {
-            tracing::info!(is_ready, partitions = self.partitions.len(), "ownership changed");
+            let (replica, partitions) = (self.replica.membership.me(), self.partitions.len());
+            if is_ready {
+                tracing::info!(%replica, partitions, "dispatcher is ready");
+            } else {
+                tracing::info!(%replica, partitions, "dispatcher is not ready");
+            }
         }
     }
 
