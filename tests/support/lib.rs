@@ -12,6 +12,7 @@ pub mod nats;
 pub mod ports;
 pub mod process;
 pub mod providers;
+pub mod proxy;
 pub mod receiver;
 pub mod stored;
 pub mod tools;
