@@ -5,6 +5,7 @@
 //! bounded polling. Every process that is started here ends with the one that started it.
 
 pub mod api;
+pub mod checker;
 pub mod cluster;
 pub mod eventually;
 pub mod ledger;
