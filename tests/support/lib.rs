@@ -15,5 +15,6 @@ pub mod process;
 pub mod providers;
 pub mod proxy;
 pub mod receiver;
+pub mod run;
 pub mod stored;
 pub mod tools;

@@ -66,6 +66,7 @@ fn prefixes(
     let mut ended: HashSet<(WebhookId, u64)> = HashSet::new();
     let mut classified = 0;
     let mut configured: BTreeMap<WebhookId, u64> = BTreeMap::new();
+    let mut counted: BTreeMap<WebhookId, u64> = BTreeMap::new();
     for (line, pack) in first_occurrences(partition) {
         for fact in &pack.facts {
             if let Fact::ConfigApplied {
@@ -102,7 +103,24 @@ fn prefixes(
             }
         }
         classified = classified.max(pack.classified);
-        told_accepted(world, line, pack, findings);
+        for (webhook, more) in &pack.counted {
+            let running = counted.entry(*webhook).or_default();
+            *running += more;
+            let own = owed_through(world, *webhook, classified);
+            if *running > own {
+                let at = line.sequence;
+                let detail = format!("{at} counts {running} for {webhook}, which is owed {own}");
+                findings.add(Invariant::Ledger, detail);
+            }
+        }
+    }
+    // A creation that reaches back may be counted later, but not never.
+    for (webhook, running) in counted {
+        let own = owed_through(world, webhook, classified);
+        if running < own {
+            let detail = format!("{webhook} was counted {running}, and is owed {own}");
+            findings.add(Invariant::Ledger, detail);
+        }
     }
 }
 
@@ -142,22 +160,14 @@ fn owed(
     }
 }
 
-/// The running count of a pack against the own count at the same prefix.
-fn told_accepted(world: &World<'_>, line: &JournalLine, pack: &PackFacts, findings: &mut Findings) {
-    for (id, told) in &pack.told_accepted {
-        let Some(webhook) = world.webhooks.get(id) else {
-            continue;
-        };
-        let through = |sequence: &u64| *sequence <= pack.classified;
-        let accepted = webhook.accepted.iter().filter(|sequence| through(sequence));
-        let skipped = webhook.skipped.iter().filter(|sequence| through(sequence));
-        let own = u64::try_from(accepted.count() + skipped.count()).unwrap_or(u64::MAX);
-        if own != *told {
-            let at = line.sequence;
-            let detail = format!("{at} says that {id} has accepted {told}, but it is {own}");
-            findings.add(Invariant::Ledger, detail);
-        }
-    }
+/// What the webhook is owed of the events through that one.
+fn owed_through(world: &World<'_>, webhook: WebhookId, classified: u64) -> u64 {
+    let Some(webhook) = world.webhooks.get(&webhook) else {
+        return 0;
+    };
+    let accepted = webhook.accepted.partition_point(|one| *one <= classified);
+    let skipped = webhook.skipped.iter().filter(|one| **one <= classified);
+    u64::try_from(accepted + skipped.count()).unwrap_or(u64::MAX)
 }
 
 fn sums(

@@ -15,8 +15,9 @@ pub struct PackFacts {
     /// Sequence of EVENTS.
     pub classified: u64,
     pub facts: Vec<Fact>,
-    /// How many deliveries each webhook had accepted so far, where the pack says so.
-    pub told_accepted: Vec<(WebhookId, u64)>,
+    /// How many more deliveries the pack says that a webhook is owed, those that are skipped at
+    /// once included.
+    pub counted: Vec<(WebhookId, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl PackFacts {
             at: pack.at,
             classified: pack.classified.sequence.0,
             facts: pack.entries.iter().filter_map(Fact::of).collect(),
-            told_accepted: Vec::new(),
+            counted: Vec::new(),
         }
     }
 }

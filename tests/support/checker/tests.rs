@@ -139,7 +139,7 @@ fn pack(
         at: at(at_ms),
         classified,
         facts,
-        told_accepted: Vec::new(),
+        counted: Vec::new(),
     })
 }
 
@@ -328,7 +328,8 @@ fn a_right_run_is_clean_and_counted() {
     assert_eq!(figures.duplicates_of_one_loss_max, 1);
     check_clean("counts told", |records| {
         records.told = vec![told(4, 4, 0)];
-        pack_at(records, 2).told_accepted = vec![(webhook(), 4)];
+        pack_at(records, 1).counted = vec![(webhook(), 3)];
+        pack_at(records, 4).counted = vec![(webhook(), 1)];
     });
     check_clean("a pack stored twice", |records| {
         let again = records.journal[2].content.clone();
@@ -439,9 +440,16 @@ fn single_end_and_ledger_and_nothing_vanishes() {
         pack_at(records, 2).classified = 2;
         pack_at(records, 1).classified = 2;
     });
-    check_planted(Invariant::Ledger, "a pack that counts wrongly", |records| {
-        pack_at(records, 2).told_accepted = vec![(webhook(), 5)];
+    check_planted(Invariant::Ledger, "packs that count too much", |records| {
+        pack_at(records, 2).counted = vec![(webhook(), 5)];
     });
+    check_planted(
+        Invariant::Ledger,
+        "packs that count too little",
+        |records| {
+            pack_at(records, 2).counted = vec![(webhook(), 3)];
+        },
+    );
     check_planted(Invariant::Ledger, "an API that counts wrongly", |records| {
         records.told = vec![told(5, 4, 0)];
     });
