@@ -27,16 +27,15 @@ enum Excuse {
 pub(super) fn check(world: &World<'_>, findings: &mut Findings) {
     let mut of_losses: HashMap<(PartitionId, u64), usize> = HashMap::new();
     for ((webhook, event), arrivals) in &world.arrivals {
-        let Some(first) = arrivals.iter().position(|arrival| arrival.succeeded()) else {
-            continue;
-        };
-        let Some((success, again)) = arrivals
-            .get(first..)
-            .and_then(|arrivals| arrivals.split_first())
-        else {
-            continue;
-        };
-        for repeat in again {
+        let mut latest: Option<&Recorded> = None;
+        for repeat in arrivals {
+            let before = latest;
+            if repeat.succeeded() {
+                latest = Some(repeat);
+            }
+            let Some(success) = before else {
+                continue;
+            };
             findings.figures.duplicates += 1;
             match excuse(world, *webhook, *event, success, repeat) {
                 Some(Excuse::Loss(partition, sequence)) => {
