@@ -37,10 +37,12 @@ pub(crate) struct Times {
 impl Times {
     pub(crate) fn of(what: &'static str, mut millis: Vec<i64>) -> Option<Self> {
         millis.sort_unstable();
+        let middle = |place| millis.get(place).copied();
         Some(Self {
             what,
             count: millis.len(),
-            median_ms: *millis.get(millis.len() / 2)?,
+            median_ms: middle((millis.len().checked_sub(1)?) / 2)?
+                .midpoint(middle(millis.len() / 2)?),
             max_ms: *millis.last()?,
         })
     }

@@ -264,11 +264,13 @@ mod tests {
     #[tokio::test]
     async fn numbers_of_each_request_are_kept_and_rules_are_asked() {
         let recorder = Recorder::start().unwrap();
-        recorder.answer(|arrival| match (arrival.number, &arrival.record_id[..]) {
-            (1, "fails-once") => Answer::status(500),
-            (_, "never") => Answer::drop_connection(),
-            _ => Answer::status(200).with_body("ok"),
-        });
+        recorder.answer(
+            |arrival| match (arrival.number, arrival.record_id.as_str()) {
+                (1, "fails-once") => Answer::status(500),
+                (_, "never") => Answer::drop_connection(),
+                _ => Answer::status(200).with_body("ok"),
+            },
+        );
         let http = api::http().unwrap();
         let post = async |path: &str, event: EventId, record: &str| {
             let request = http
