@@ -380,7 +380,7 @@ async fn single(arguments: &Arguments, run: &mut Run, chance: &mut Chance) -> Re
 fn summary(records: &Records) -> Vec<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for fault in &records.faults {
-        *counts.entry(&fault.process).or_default() += 1;
+        *counts.entry(&fault.what).or_default() += 1;
     }
     let listed = counts.into_iter().map(|(what, count)| match count {
         1 => what.to_owned(),

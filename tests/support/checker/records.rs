@@ -86,7 +86,8 @@ pub struct ClientAnswer {
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub kind: FaultKind,
-    pub process: String,
+    /// To which process, for a reader.
+    pub what: String,
     /// Of a dispatcher, if its log tells.
     pub replica: Option<ReplicaId>,
     pub at: Timestamp,

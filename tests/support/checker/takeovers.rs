@@ -85,17 +85,10 @@ fn arrivals(records: &Records) -> BTreeMap<PartitionId, BTreeSet<Timestamp>> {
     for request in &records.receiver.requests {
         let path = records.receiver.paths.get(request.path);
         let webhook = path.and_then(|path| records.endpoints.get(path));
-        if let Some(partition) = webhook.and_then(|webhook| partitions_of(&webhooks, *webhook)) {
+        if let Some(partition) = webhook.and_then(|webhook| webhooks.get(webhook)) {
             let at = records.receiver.wall(request.at_us);
-            arrivals.entry(partition).or_default().insert(at);
+            arrivals.entry(*partition).or_default().insert(at);
         }
     }
     arrivals
-}
-
-fn partitions_of(
-    webhooks: &BTreeMap<WebhookId, PartitionId>,
-    webhook: WebhookId,
-) -> Option<PartitionId> {
-    webhooks.get(&webhook).copied()
 }

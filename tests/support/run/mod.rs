@@ -117,11 +117,11 @@ impl Run {
     }
 
     /// Notes a fault that begins now; its place is for [`Self::undone`].
-    pub fn fault(&self, kind: FaultKind, process: &str, replica: Option<ReplicaId>) -> usize {
+    pub fn fault(&self, kind: FaultKind, what: &str, replica: Option<ReplicaId>) -> usize {
         let mut faults = self.faults.borrow_mut();
         faults.push(Fault {
             kind,
-            process: process.to_owned(),
+            what: what.to_owned(),
             replica,
             at: self.now(),
             until: None,

@@ -263,7 +263,7 @@ fn duplicates() {
     check_clean("from a process that was paused", |records| {
         records.faults.push(Fault {
             kind: FaultKind::DispatcherPaused,
-            process: "dispatcher-1".into(),
+            what: "dispatcher-1".into(),
             replica: None,
             at: at(4_000),
             until: Some(at(9_250)),

@@ -257,7 +257,7 @@ pub(super) fn sample() -> Records {
         },
         faults: vec![Fault {
             kind: FaultKind::DispatcherKilled,
-            process: "dispatcher-1".into(),
+            what: "dispatcher-1".into(),
             replica: Some(ReplicaId::from_bytes([1; 16])),
             at: at(4_000),
             until: None,
