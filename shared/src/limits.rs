@@ -46,6 +46,9 @@ pub const WINDOW_MAX: usize = 4_096;
 pub const NARROW_WINDOW_MAX: usize = 32;
 /// Of these, what one lane may take; what is beyond is read again when its turn is near.
 pub const LANE_MAX: usize = 512;
+/// Deliveries of a webhook that end before JOURNAL is told how far all have ended: what ended since
+/// is remembered one by one.
+pub const SETTLE_AFTER_ENDS: usize = 256;
 /// What a lane keeps in memory whose head waits for its retry.
 pub const PARKED_LANE_MAX: usize = 8;
 /// Lanes of one webhook that wait for a retry (`protocol.md`, the model).
