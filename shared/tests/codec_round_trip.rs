@@ -1,7 +1,5 @@
 //! Whatever a pack or a state may hold is read as it was written, and a state has one encoding.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers may fail loudly")]
-
 use proptest::collection::{btree_map, hash_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;

@@ -15,7 +15,6 @@ use crate::domain::journal::{EpochEntry, Pack};
 use crate::domain::registry::RegistryRecord;
 use crate::domain::state::PartitionState;
 use crate::limits::{DECODE_BYTES_MAX, STATE_BYTES_MAX};
-
 use mirror::Mirror as _;
 
 mod mirror;
