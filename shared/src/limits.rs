@@ -60,7 +60,7 @@ pub const JOURNAL_CERTAIN_MS: i64 = 13 * 24 * 60 * 60 * 1_000;
 pub const VERSION_HISTORY_MS: i64 = 15 * 24 * 60 * 60 * 1_000;
 /// A decoded message of our own; anything larger is not ours.
 pub const DECODE_BYTES_MAX: usize = 16 << 20;
-/// A decoded snapshot of one partition. 100,000 idle webhooks take 11 MiB; the rest is room for
+/// An encoded state of one partition, as snapshots hold it. 100,000 idle webhooks take 11 MiB; the rest is room for
 /// what their endpoints' failures make them remember.
 pub const STATE_BYTES_MAX: usize = 256 << 20;
 /// Webhooks of one project.
