@@ -4,6 +4,8 @@ use metrics::{Counter, Gauge, Histogram};
 use shared::domain::delivery::FailureKind;
 use shared::telemetry::metrics::Registry;
 
+use crate::core::ownership::Predecessor;
+
 /// Handles, registered once: recording is an atomic operation.
 pub(crate) struct DispatcherMetrics {
     pub delivered: Counter,
@@ -25,6 +27,9 @@ pub(crate) struct DispatcherMetrics {
     pub gate_closed: Counter,
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
+    takeovers: [Counter; 4],
+    pub takeover_seconds: Histogram,
+    pub lease_lapses: Counter,
     pub webhooks: Gauge,
     pub webhook_panics: Counter,
     pub webhooks_quarantined: Counter,
@@ -107,6 +112,16 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
             ),
+            takeovers: takeovers(registry),
+            takeover_seconds: registry.seconds(
+                "carillon_dispatcher_takeover_seconds",
+                "From the decision to take a partition to running it",
+                &[],
+            ),
+            lease_lapses: count(
+                "carillon_dispatcher_lease_lapses_total",
+                "Times that the replica's lease lapsed and began anew",
+            ),
             webhooks: registry.gauge(
                 "carillon_dispatcher_webhooks",
                 "Webhooks with an actor",
@@ -139,11 +154,36 @@ impl DispatcherMetrics {
         }
     }
 
+    pub(crate) fn takeover(&self, predecessor: Predecessor) {
+        let [first, released, dead, own] = &self.takeovers;
+        match predecessor {
+            Predecessor::None => first.increment(1),
+            Predecessor::Released => released.increment(1),
+            Predecessor::Dead(_) => dead.increment(1),
+            Predecessor::Own => own.increment(1),
+        }
+    }
+
     pub(crate) fn failed_attempt(&self, kind: FailureKind) {
         if let Some((_, counter)) = self.failed_attempts.iter().find(|(of, _)| *of == kind) {
             counter.increment(1);
         }
     }
+}
+
+/// In the order of [`Predecessor`]'s variants.
+fn takeovers(registry: &Registry) -> [Counter; 4] {
+    let of = |labels| {
+        let name = "carillon_dispatcher_takeovers_total";
+        let help = "Partitions taken over, by what became of the owner before";
+        registry.counter(name, help, labels)
+    };
+    [
+        of(&[("predecessor", "none")]),
+        of(&[("predecessor", "released")]),
+        of(&[("predecessor", "dead")]),
+        of(&[("predecessor", "own")]),
+    ]
 }
 
 fn failed_attempts(registry: &Registry) -> [(FailureKind, Counter); 8] {

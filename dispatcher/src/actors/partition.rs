@@ -4,11 +4,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context};
-use actix::{Handler, WrapFuture as _};
+use actix::{Handler, ResponseFuture, WrapFuture as _};
 use shared::domain::journal::{JournalEntry, SkipReason, UnsentEnd};
 use shared::domain::state::WebhookState;
 use shared::domain::webhook::{Status, Webhook};
@@ -21,7 +20,7 @@ use super::children::{Children, Ended};
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
-use super::webhook::{Offered, Rested, Start, Update, WebhookActor};
+use super::webhook::{Halt, Offered, Rested, Start, Update, WebhookActor};
 use crate::core::classify::Class;
 use crate::core::commits::Commits;
 use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
@@ -94,6 +93,7 @@ impl PartitionActor {
             state,
             events_origin,
             hold_ends_until,
+            proven,
         } = takeover;
         // A partition that nobody ever owned begins where the tail does.
         let classified = state
@@ -109,7 +109,7 @@ impl PartitionActor {
         }
         let clock = Arc::clone(&replica.clock);
         let commits = Commits::new(epoch, core.classified(), state);
-        let log = PartitionLog::new(id, commits, clock);
+        let log = PartitionLog::new(id, commits, clock, replica.lease.clone(), proven);
         let actor = Self {
             id,
             replica,
@@ -325,6 +325,7 @@ impl PartitionActor {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.log.prove();
         self.hear_decisions();
         let owed = self.log.look(Commits::all_owed);
         self.lagging.extend(owed);
@@ -345,8 +346,7 @@ impl PartitionActor {
         let committer_runs = self.journal.as_ref().is_none_or(Addr::connected);
         if !committer_runs && !self.log.is_deposed() {
             tracing::error!(partition = self.id.0, "the partition's committer has ended");
-            // The node sees that the partition ended without having been deposed, and ends too.
-            self.replica.ready.store(false, Ordering::Release);
+            // The node sees that the partition ended without having been deposed.
             ctx.stop();
             return;
         }
@@ -512,12 +512,11 @@ impl PartitionActor {
 
     fn progress(&mut self, ctx: &mut Context<Self>) {
         if self.log.is_deposed() {
-            tracing::error!(
+            tracing::warn!(
                 partition = self.id.0,
                 "another replica owns the partition; it is stopped here"
             );
             self.replica.metrics.partitions_stopped.increment(1);
-            self.replica.ready.store(false, Ordering::Release);
             ctx.stop();
             return;
         }
@@ -579,6 +578,17 @@ impl Actor for PartitionActor {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.replica.metrics.partitions_owned.decrement(1.0);
+        self.children.abandon();
+    }
+}
+
+impl Handler<Halt> for PartitionActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Halt, ctx: &mut Self::Context) -> Self::Result {
+        let halted = self.children.halt_all();
+        ctx.stop();
+        Box::pin(halted)
     }
 }
 

@@ -26,6 +26,8 @@ mod v1_snapshot;
 mod v1_state;
 
 const VERSION_1: u8 = 1;
+/// The highest version that this release reads (`protocol.md`, rule 26).
+pub const READABLE_VERSION: u8 = VERSION_1;
 
 /// The bytes are no message of ours, or of a later release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
