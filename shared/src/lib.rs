@@ -19,6 +19,7 @@ pub mod nats;
 pub mod partition;
 pub mod problem;
 pub mod random;
+pub mod retry_after;
 pub mod secret;
 #[cfg(feature = "runtime")]
 pub mod shutdown;

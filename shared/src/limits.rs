@@ -28,17 +28,27 @@ pub const STATIC_HEADER_BYTES_MAX: usize = 4 << 10;
 pub const ACCOUNT_JSON_BYTES_MAX: usize = 64 << 10;
 /// A pack in JOURNAL (`protocol.md`, rule 8).
 pub const PACK_BYTES_MAX: usize = 256 << 10;
+/// A snapshot of one partition; a large one is a fifth of it.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 /// Outcomes not yet journaled, a partition (rule 19).
 pub const UNJOURNALED_MAX: usize = 1_000;
 /// Age of the oldest outcome not yet journaled, above which no attempt starts (rule 19).
 pub const UNJOURNALED_AGE_MS_MAX: i64 = 2_000;
 /// What is kept of a failed attempt's answer.
 pub const ANSWER_BYTES_MAX: usize = 1 << 10;
+/// How long an endpoint's `Retry-After` is honoured (`protocol.md`, rule 16).
+pub const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Pending deliveries that one webhook holds in memory, those of waiting lanes aside; what is
 /// beyond waits in the stream.
 pub const WINDOW_MAX: usize = 4_096;
+/// The same while nothing is sent, because the endpoint is down or the status forbids it: heads to
+/// probe with.
+pub const NARROW_WINDOW_MAX: usize = 32;
 /// Of these, what one lane may take; what is beyond is read again when its turn is near.
 pub const LANE_MAX: usize = 512;
+/// Deliveries of a webhook that end before JOURNAL is told how far all have ended: what ended since
+/// is remembered one by one.
+pub const SETTLE_AFTER_ENDS: usize = 256;
 /// What a lane keeps in memory whose head waits for its retry.
 pub const PARKED_LANE_MAX: usize = 8;
 /// Lanes of one webhook that wait for a retry (`protocol.md`, the model).
@@ -50,5 +60,8 @@ pub const JOURNAL_CERTAIN_MS: i64 = 13 * 24 * 60 * 60 * 1_000;
 pub const VERSION_HISTORY_MS: i64 = 15 * 24 * 60 * 60 * 1_000;
 /// A decoded message of our own; anything larger is not ours.
 pub const DECODE_BYTES_MAX: usize = 16 << 20;
+/// An encoded state of one partition, as snapshots hold it. 100,000 idle webhooks take 11 MiB; the rest is room for
+/// what their endpoints' failures make them remember.
+pub const STATE_BYTES_MAX: usize = 256 << 20;
 /// Webhooks of one project.
 pub const WEBHOOKS_PER_PROJECT_MAX: usize = 100_000;

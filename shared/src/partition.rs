@@ -1,8 +1,9 @@
-//! Which partition a project belongs to: a stable hash, the same in every replica and release.
+//! Which partition a project belongs to, and which replica a partition: stable hashes, the same in
+//! every replica and release.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::ids::{AccountId, LaneHash, PartitionId, ProjectId};
+use crate::ids::{AccountId, LaneHash, PartitionId, ProjectId, ReplicaId};
 
 /// How many partitions the streams are divided into. Written into the stream's metadata at the
 /// first start and read from there ever after.
@@ -49,8 +50,33 @@ pub fn lane_hash(account: Option<AccountId>, resource: &str, record_id: &str) ->
     LaneHash(xxh3_64(&key))
 }
 
+/// The replica that `partition` belongs to when exactly `replicas` live; `None` when none does.
+/// The order of the slice does not matter.
+///
+/// Rendezvous hashing: of the weights `xxh3_64(id bytes, partition as two bytes, low one first)`
+/// the highest wins, and of equal ones the higher id. A replica that comes takes partitions from
+/// the others and moves none between them; one that goes leaves the others theirs.
+pub fn owner_of(partition: PartitionId, replicas: &[ReplicaId]) -> Option<ReplicaId> {
+    replicas
+        .iter()
+        .copied()
+        .max_by_key(|replica| (weight(partition, *replica), *replica))
+}
+
+fn weight(partition: PartitionId, replica: ReplicaId) -> u64 {
+    let mut key = [0; 18];
+    let (id, number) = key.split_at_mut(16);
+    id.copy_from_slice(&replica.to_bytes());
+    number.copy_from_slice(&partition.0.to_le_bytes());
+    xxh3_64(&key)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -78,5 +104,81 @@ mod tests {
         assert!(PartitionCount::new(0).is_none());
         assert!(PartitionCount::new(4_097).is_none());
         assert_eq!(PartitionCount::new(64), Some(PartitionCount::DEFAULT));
+    }
+
+    #[test]
+    fn owners_never_move() {
+        let replicas = [1_u8, 2, 3].map(|byte| ReplicaId::from_bytes([byte; 16]));
+        let vectors = [
+            (0, 2),
+            (1, 2),
+            (2, 2),
+            (7, 2),
+            (63, 2),
+            (256, 3),
+            (4_095, 1),
+        ];
+        let seen = vectors.map(|(partition, _)| {
+            let owner = owner_of(PartitionId(partition), &replicas).unwrap();
+            (partition, owner.to_bytes()[0])
+        });
+        assert_eq!(seen, vectors);
+    }
+
+    fn replicas(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<ReplicaId>> {
+        proptest::collection::hash_set(any::<[u8; 16]>(), count)
+            .prop_map(|ids| ids.into_iter().map(ReplicaId::from_bytes).collect())
+    }
+
+    fn owners(replicas: &[ReplicaId]) -> Vec<Option<ReplicaId>> {
+        PartitionCount::DEFAULT
+            .all()
+            .map(|partition| owner_of(partition, replicas))
+            .collect()
+    }
+
+    proptest! {
+        /// Read backwards, what holds when a replica goes.
+        #[test]
+        fn a_replica_that_comes_takes_partitions_and_moves_none_between_others(
+            mut replicas in replicas(0..=12),
+            newcomer in any::<[u8; 16]>().prop_map(ReplicaId::from_bytes),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let before = owners(&replicas);
+            replicas.insert(at.index(replicas.len() + 1), newcomer);
+            for (before, after) in before.into_iter().zip(owners(&replicas)) {
+                prop_assert!(after == before || after == Some(newcomer));
+            }
+        }
+
+        #[test]
+        fn the_order_of_replicas_does_not_matter(
+            (replicas, shuffled) in replicas(1..=12)
+                .prop_flat_map(|ids| (Just(ids.clone()), Just(ids).prop_shuffle())),
+        ) {
+            prop_assert_eq!(owners(&replicas), owners(&shuffled));
+        }
+
+        /// Each replica's share is binomial with a mean of 4,096 / n; the bound is over six
+        /// standard deviations away.
+        #[test]
+        fn partitions_are_shared_out_evenly(replicas in replicas(2..=8)) {
+            let count = PartitionCount::new(PartitionCount::MAX).unwrap();
+            let mut shares: HashMap<ReplicaId, usize> = HashMap::new();
+            for partition in count.all() {
+                *shares.entry(owner_of(partition, &replicas).unwrap()).or_default() += 1;
+            }
+            let fair = usize::from(PartitionCount::MAX) / replicas.len();
+            prop_assert_eq!(shares.len(), replicas.len());
+            for share in shares.into_values() {
+                prop_assert!(share.abs_diff(fair) < fair * 3 / 10, "{} of {}", share, fair);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_owns_anything_where_nobody_lives() {
+        assert_eq!(owner_of(PartitionId(0), &[]), None);
     }
 }

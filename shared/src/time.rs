@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A point in time: milliseconds since the Unix epoch, UTC. Printed as RFC 3339 with milliseconds.
@@ -93,9 +94,20 @@ impl<'de> Deserialize<'de> for Timestamp {
 pub trait Clock: Send + Sync + 'static {
     /// Wall-clock time. May jump; the core keeps its own monotone `now`.
     fn now(&self) -> Timestamp;
-    /// Time since an arbitrary start; never goes back.
+    /// Time since an arbitrary start; never goes back. Stands still while the machine sleeps.
     fn elapsed(&self) -> Duration;
+    /// Time since an arbitrary start, not that of [`Self::elapsed`]; never goes back, and goes on
+    /// while the machine sleeps. Leases run by it (`protocol.md`, rule 5): a replica that slept
+    /// through its lease must notice.
+    fn uptime(&self) -> Duration;
 }
+
+/// `CLOCK_MONOTONIC` counts suspension on macOS, where it is `mach_continuous_time`; on Linux it
+/// does not.
+#[cfg(target_os = "linux")]
+const COUNTING_SUSPENSION: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const COUNTING_SUSPENSION: ClockId = ClockId::Monotonic;
 
 /// The machine's clocks.
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +143,12 @@ impl Clock for SystemClock {
     fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+
+    fn uptime(&self) -> Duration {
+        let since_boot = clock_gettime(COUNTING_SUSPENSION);
+        // Neither clock is ever negative.
+        Duration::try_from(since_boot).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +178,19 @@ mod tests {
         );
         for text in ["", "yesterday", "2025-06-17", "2025-06-17T11:00:00"] {
             assert!(Timestamp::parse_rfc3339(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn uptime_goes_on_and_never_back() {
+        let clock = SystemClock::new();
+        let first = clock.uptime();
+        assert!(first > Duration::ZERO);
+        let mut last = first;
+        while last == first {
+            let next = clock.uptime();
+            assert!(next >= last);
+            last = next;
         }
     }
 }

@@ -6,6 +6,7 @@
     reason = "a test's helpers may fail loudly"
 )]
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -16,11 +17,15 @@ use shared::domain::delivery::FailureKind;
 use shared::domain::event::{Event, EventType, Source};
 use shared::domain::filter::Selection;
 use shared::domain::journal::{
-    AttemptEntry, Checkpoint, EntryPlace, EpochEntry, ExhaustReason, Failure, JournalEntry, Links,
-    Pack, SkipReason, UnsentEnd,
+    AttemptEntry, Checkpoint, Counted, DeactivateReason, EntryPlace, EpochEntry, ExhaustReason,
+    Failure, FailureWeight, JournalEntry, Kept, LanesSettled, Links, Pack, SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
 use shared::domain::registry::{RegistryEntry, RegistryRecord};
+use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
+use shared::domain::state::{
+    Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
+};
 use shared::domain::webhook::{Dialect, Status, WebhookDefinition};
 use shared::ids::*;
 use shared::time::Timestamp;
@@ -51,73 +56,301 @@ fn event() -> Event {
     }
 }
 
+const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
+const EVENT: EventId = EventId::from_bytes([3; 16]);
+const FAILURE_KINDS: [FailureKind; 8] = [
+    FailureKind::Timeout,
+    FailureKind::Connect,
+    FailureKind::Tls,
+    FailureKind::Dns,
+    FailureKind::RefusedAddress,
+    FailureKind::Reset,
+    FailureKind::Status,
+    FailureKind::Protocol,
+];
+const LINKS: Links = Links {
+    entry: Some(EntryPlace {
+        pack: Sequence(0),
+        index: 1,
+    }),
+    failure: Some(EntryPlace {
+        pack: Sequence(60),
+        index: 0,
+    }),
+};
+const CHECKPOINT: Checkpoint = Checkpoint {
+    position: Position {
+        generation: 1,
+        sequence: Sequence(79),
+    },
+    event: EventId::from_bytes([5; 16]),
+};
+
 fn pack() -> Pack {
-    let webhook = WebhookId::from_bytes([4; 16]);
-    let place = |pack, index| {
-        Some(EntryPlace {
-            pack: Sequence(pack),
-            index,
-        })
-    };
-    let attempt = AttemptEntry {
-        webhook,
-        position: position(77),
-        event: EventId::from_bytes([3; 16]),
-        lane: LaneHash(u64::MAX),
-        number: 2,
-        started_at: AT,
-        latency_ms: 12,
-        previous: Links {
-            entry: place(0, 1),
-            failure: place(60, 0),
-        },
-    };
-    let failure = Failure {
-        kind: FailureKind::Status,
-        status: Some(500),
-        sealed_answer: vec![1, 2, 3],
-    };
+    let skipped = [None].into_iter().chain(SkipReason::ALL.map(Some));
     Pack {
         epoch: Epoch(3),
         number: 8,
         at: AT,
         classified: position(80),
-        checkpoint: Some(Checkpoint {
-            position: position(79),
-            event: EventId::from_bytes([5; 16]),
-        }),
-        entries: vec![
-            JournalEntry::ConfigApplied {
-                webhook,
-                registry_sequence: Sequence(5),
+        checkpoint: Some(CHECKPOINT),
+        counted: (1..)
+            .zip(skipped)
+            .map(|(count, skipped)| Counted {
+                webhook: WEBHOOK,
+                skipped,
+                count,
+            })
+            .collect(),
+        entries: [attempt_entries(), webhook_entries()].concat(),
+    }
+}
+
+/// Every entry about an attempt, with every value of what it names.
+fn attempt_entries() -> Vec<JournalEntry> {
+    let attempt = AttemptEntry {
+        webhook: WEBHOOK,
+        position: position(77),
+        event: EVENT,
+        lane: LaneHash(u64::MAX),
+        number: 2,
+        started_at: AT,
+        latency_ms: 12,
+        previous: LINKS,
+    };
+    let failure = |kind| Failure {
+        kind,
+        status: (kind == FailureKind::Status).then_some(500),
+        sealed_answer: vec![1, 2, 3],
+    };
+    let weight = FailureWeight {
+        counts: true,
+        is_spread: false,
+        pause_until: Some(AT),
+    };
+    let mut entries = vec![JournalEntry::Delivered {
+        attempt,
+        status: 204,
+    }];
+    entries.extend(FAILURE_KINDS.map(|kind| JournalEntry::AttemptFailed {
+        attempt,
+        failure: failure(kind),
+        retry_at: AT,
+        weight,
+    }));
+    entries.extend(ExhaustReason::ALL.map(|reason| JournalEntry::Exhausted {
+        attempt,
+        failure: failure(FailureKind::Reset),
+        reason,
+        weight: FailureWeight {
+            counts: false,
+            is_spread: true,
+            pause_until: None,
+        },
+    }));
+    entries.extend(unsent_ends().map(|end| JournalEntry::Ended { attempt, end }));
+    entries.push(JournalEntry::ProbeFailed {
+        attempt,
+        failure: failure(FailureKind::Timeout),
+        next_probe_at: AT.plus_millis(1),
+        weight,
+    });
+    entries
+}
+
+fn unsent_ends() -> impl Iterator<Item = UnsentEnd> {
+    let skipped = SkipReason::ALL.map(UnsentEnd::Skipped);
+    let exhausted = ExhaustReason::ALL.map(UnsentEnd::Exhausted);
+    skipped.into_iter().chain(exhausted)
+}
+
+/// Every other entry.
+fn webhook_entries() -> Vec<JournalEntry> {
+    let webhook = WEBHOOK;
+    let mut entries = vec![
+        JournalEntry::ConfigApplied {
+            webhook,
+            registry_sequence: Sequence(5),
+            from: position(70),
+            back_through: Some(Sequence(75)),
+            lifts: true,
+        },
+        JournalEntry::ConfigApplied {
+            webhook,
+            registry_sequence: Sequence(6),
+            from: position(76),
+            back_through: None,
+            lifts: false,
+        },
+        JournalEntry::CountedBack {
+            webhook,
+            accepted: 300,
+            skipped: SkipReason::ALL.into_iter().zip(1..).collect(),
+        },
+        JournalEntry::BreakerOpened {
+            webhook,
+            at: AT,
+            next_probe_at: AT.plus_millis(2),
+        },
+        JournalEntry::BreakerClosed { webhook, at: AT },
+        JournalEntry::Quarantined {
+            webhook,
+            at: AT,
+            from: position(81),
+        },
+        JournalEntry::Settled {
+            webhook,
+            resolved: Sequence(76),
+            lanes: LanesSettled::Some(vec![(LaneHash(1), Some(Sequence(74))), (LaneHash(2), None)]),
+        },
+        JournalEntry::Settled {
+            webhook,
+            resolved: Sequence(77),
+            lanes: LanesSettled::All,
+        },
+        JournalEntry::AccountsProjected {
+            registry_sequence: Sequence(6),
+        },
+        JournalEntry::Released,
+    ];
+    let reasons = [
+        DeactivateReason::Gone,
+        DeactivateReason::ConsecutiveFailures,
+        DeactivateReason::FailingTooLong,
+    ];
+    entries.extend(reasons.map(|reason| JournalEntry::Deactivated {
+        webhook,
+        reason,
+        at: AT,
+        from: position(81),
+    }));
+    entries.extend(unsent_ends().map(|end| JournalEntry::PendingEnded {
+        webhook,
+        through: Sequence(80),
+        end,
+        count: 4,
+        kept: vec![Kept {
+            sequence: Sequence(78),
+            event: EVENT,
+            lane: LaneHash(7),
+            attempts: 1,
+        }],
+    }));
+    entries
+}
+
+/// A state with every value that its parts can have: one webhook full, the others by breaker.
+fn state() -> PartitionState {
+    let mut ledger = Ledger {
+        accepted: 1_000,
+        delivered: 900,
+        ..Ledger::default()
+    };
+    // By name, so that the order of `ALL` is frozen too.
+    for (reason, count) in [
+        (ExhaustReason::Schedule, 1),
+        (ExhaustReason::Expired, 2),
+        (ExhaustReason::Deactivated, 3),
+    ] {
+        let place = ExhaustReason::ALL.iter().position(|known| *known == reason);
+        *ledger.exhausted.get_mut(place.unwrap()).unwrap() = count;
+    }
+    for (reason, count) in [
+        (SkipReason::Disabled, 4),
+        (SkipReason::Deactivated, 5),
+        (SkipReason::Unverified, 6),
+        (SkipReason::Deleted, 7),
+        (SkipReason::Erased, 8),
+        (SkipReason::Undecodable, 9),
+    ] {
+        let place = SkipReason::ALL.iter().position(|known| *known == reason);
+        *ledger.skipped.get_mut(place.unwrap()).unwrap() = count;
+    }
+    let rules = [
+        Rule::Registry {
+            sequence: Sequence(5),
+            lifts: true,
+        },
+        Rule::Deactivated,
+        Rule::Quarantined,
+    ];
+    let failing = Failing {
+        event: EVENT,
+        lane: LaneHash(7),
+        attempts: 2,
+        retry_at: AT,
+    };
+    let health = |breaker| Health {
+        consecutive_failures: 4,
+        last_failure_at: Some(AT),
+        failing_since: Some(AT.plus_millis(-5)),
+        spread_failures: 3,
+        last_spread_at: Some(AT.plus_millis(-1)),
+        paused_until: Some(AT.plus_millis(60_000)),
+        breaker,
+    };
+    let full = WebhookState {
+        applied: rules
+            .map(|rule| Applied {
                 from: position(70),
-            },
-            JournalEntry::Delivered {
-                attempt,
-                status: 204,
-            },
-            JournalEntry::AttemptFailed {
-                attempt,
-                failure: failure.clone(),
-                retry_at: AT,
-            },
-            JournalEntry::Exhausted {
-                attempt,
-                failure,
-                reason: ExhaustReason::Schedule,
-            },
-            JournalEntry::Ended {
-                attempt,
-                end: UnsentEnd::Skipped(SkipReason::Erased),
-            },
-            JournalEntry::Ended {
-                attempt,
-                end: UnsentEnd::Exhausted(ExhaustReason::Expired),
-            },
-            JournalEntry::AccountsProjected {
-                registry_sequence: Sequence(6),
-            },
-        ],
+                rule,
+            })
+            .to_vec(),
+        ledger,
+        uncounted: Some((Sequence(70), Sequence(75))),
+        resolved: Sequence(76),
+        ended: [(Sequence(79), LaneHash(7)), (Sequence(78), LaneHash(1))].into(),
+        failing: [(Sequence(74), failing)].into(),
+        behind: [(LaneHash(7), Sequence(75))].into(),
+        health: health(Breaker::Open {
+            probes: 2,
+            next_probe_at: AT.plus_millis(9),
+            last_probed: Sequence(74),
+        }),
+        links: LINKS,
+        decided: Some(EntryPlace {
+            pack: Sequence(59),
+            index: 3,
+        }),
+    };
+    let ramping = WebhookState {
+        health: health(Breaker::Ramping { successes: 17 }),
+        ..WebhookState::default()
+    };
+    PartitionState {
+        last: Some((Epoch(3), 8)),
+        journal: Sequence(61),
+        classified: Some(position(80)),
+        checkpoint: Some(CHECKPOINT),
+        now: AT,
+        webhooks: [
+            (WebhookId::from_bytes([6; 16]), WebhookState::default()),
+            (WebhookId::from_bytes([5; 16]), ramping),
+            (WEBHOOK, full),
+        ]
+        .into(),
+        projected: Sequence(6),
+        released: true,
+    }
+}
+
+fn snapshot_manifest() -> SnapshotManifest {
+    let kept = |journal, chunks: &[u64]| KeptSnapshot {
+        label: SnapshotLabel {
+            partition: PartitionId(7),
+            generation: 1,
+            epoch: Epoch(3),
+            journal: Sequence(journal),
+            classified: Sequence(journal * 10),
+        },
+        write: SnapshotWriteId(0xa1b2_c3d4_e5f6_0718 + journal),
+        size_bytes: 1_300_000,
+        checksum: 0x0102_0304_0506_0708 + journal,
+        chunks: chunks.iter().copied().map(Sequence).collect(),
+    };
+    SnapshotManifest {
+        newest: kept(90, &[14, 16, 15]),
+        previous: Some(kept(40, &[9, 10, 11])),
     }
 }
 
@@ -206,6 +439,10 @@ fn version_one_is_frozen() {
     golden("pack", &pack_bytes);
     assert_eq!(codec::decode_pack(&pack_bytes), Ok(pack()));
 
+    let state_bytes = codec::encode_state(&state());
+    golden("state", &state_bytes);
+    assert_eq!(codec::decode_state(&state_bytes), Ok(state()));
+
     let epoch = EpochEntry {
         epoch: Epoch(3),
         owner: ReplicaId::from_bytes([9; 16]),
@@ -216,11 +453,25 @@ fn version_one_is_frozen() {
     golden("epoch", &epoch_bytes);
     assert_eq!(codec::decode_epoch(&epoch_bytes), Ok(epoch));
 
+    let manifest_bytes = codec::encode_snapshot_manifest(&snapshot_manifest());
+    golden("snapshot-manifest", &manifest_bytes);
+    assert_eq!(
+        codec::decode_snapshot_manifest(&manifest_bytes),
+        Ok(snapshot_manifest())
+    );
+
     for (index, record) in records().iter().enumerate() {
         let bytes = codec::encode_record(record);
         golden(&format!("record-{index:02}"), &bytes);
         assert_eq!(codec::decode_record(&bytes).as_ref(), Ok(record));
     }
+}
+
+#[test]
+fn the_golden_pack_has_every_entry() {
+    let entries = pack().entries;
+    let kinds: HashSet<_> = entries.iter().map(std::mem::discriminant).collect();
+    assert_eq!(kinds.len(), 15);
 }
 
 #[test]
@@ -248,6 +499,12 @@ fn cut_grown_and_later_messages_are_refused() {
         Err(DecodeError::UnknownVersion(2))
     );
 
+    let state = codec::encode_state(&state());
+    for end in 0..state.len() {
+        assert!(codec::decode_state(&state[..end]).is_err(), "{end}");
+    }
+    assert!(codec::decode_state(&[&state[..], &[0]].concat()).is_err());
+
     let event = codec::encode_event(&event());
     for end in 0..event.len() {
         assert!(codec::decode_event(&event.slice(..end)).is_err(), "{end}");
@@ -266,8 +523,10 @@ proptest! {
             *first = 1;
         }
         let _unread = codec::decode_pack(&bytes).is_ok();
+        let _unread = codec::decode_state(&bytes).is_ok();
         let _unread = codec::decode_record(&bytes).is_ok();
         let _unread = codec::decode_epoch(&bytes).is_ok();
+        let _unread = codec::decode_snapshot_manifest(&bytes).is_ok();
         let _unread = codec::decode_event(&bytes.into()).is_ok();
     }
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Recipient, WrapFuture as _,
 };
-use shared::domain::journal::Pack;
 use shared::ids::Sequence;
 
-use super::log::PartitionLog;
+use super::log::{EncodedPack, PartitionLog};
 use super::shared_state::Replica;
 use crate::io::journal::{Committed, commit};
 
@@ -56,7 +55,7 @@ impl JournalActor {
         let Some(pack) = self.log.next_pack() else {
             return;
         };
-        let entries = pack.entries.len() as u64;
+        let entries = u64::try_from(pack.entries).unwrap_or(0);
         let started = self.replica.clock.elapsed();
         let stored = commit_pack(
             Rc::clone(&self.replica),
@@ -98,7 +97,7 @@ async fn commit_pack(
     replica: Rc<Replica>,
     log: Rc<PartitionLog>,
     fence: Sequence,
-    pack: Pack,
+    pack: EncodedPack,
 ) -> Committed {
     commit(&replica.nats, &replica.metrics, log.partition, fence, &pack).await
 }

@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use actix::Recipient;
 use actix::prelude::SendError;
-use shared::domain::journal::{JournalEntry, Pack};
-use shared::ids::{PartitionId, Sequence, WebhookId};
+use bytes::Bytes;
+use shared::codec;
+use shared::domain::journal::{Counted, JournalEntry, UnsentEnd};
+use shared::ids::{Epoch, PartitionId, Sequence, WebhookId};
 use shared::time::{Clock, Timestamp};
 
 use super::journal::Entries;
-use crate::core::commits::{Classified, Commits};
+use super::lease::LeaseView;
+use crate::core::commits::{Classified, Commits, Decision};
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
     commits: RefCell<Commits>,
-    classified: Cell<Classified>,
     clock: Arc<dyn Clock>,
     /// The latest `now`, and the clock's `elapsed` at it.
     now: Cell<(Timestamp, Duration)>,
@@ -27,6 +29,17 @@ pub(crate) struct PartitionLog {
     waiting: RefCell<Vec<Recipient<GateOpened>>>,
     committer: RefCell<Option<Recipient<Entries>>>,
     deposed: Cell<bool>,
+    /// Attempts of this partition under way.
+    attempts: Cell<usize>,
+    lease: LeaseView,
+    /// The lease's term in which the last stored append was made.
+    proven: Cell<u64>,
+    /// The term in which the pack under way was made, if the lease was live then.
+    made_in: Cell<Option<u64>>,
+    /// The partition is about to be released: nothing starts.
+    closing: Cell<bool>,
+    /// It is released: nothing more is said.
+    released: Cell<bool>,
 }
 
 /// Attempts may start again.
@@ -34,29 +47,59 @@ pub(crate) struct PartitionLog {
 #[rtype(result = "()")]
 pub(crate) struct GateOpened;
 
+/// A pack as it is to be appended.
+#[derive(Debug)]
+pub(crate) struct EncodedPack {
+    pub epoch: Epoch,
+    pub number: u64,
+    pub entries: usize,
+    pub bytes: Bytes,
+}
+
 impl PartitionLog {
+    /// `proven`: the lease's term in which the partition's epoch entry was appended.
     pub(crate) fn new(
         partition: PartitionId,
         commits: Commits,
-        classified: Classified,
         clock: Arc<dyn Clock>,
-        journaled_now: Timestamp,
+        lease: LeaseView,
+        proven: u64,
     ) -> Rc<Self> {
-        let now = journaled_now.max(clock.now());
+        let now = commits.state().now.max(clock.now());
         Rc::new(Self {
             partition,
             commits: RefCell::new(commits),
-            classified: Cell::new(classified),
             now: Cell::new((now, clock.elapsed())),
             clock,
             waiting: RefCell::default(),
             committer: RefCell::default(),
             deposed: Cell::new(false),
+            attempts: Cell::new(0),
+            lease,
+            proven: Cell::new(proven),
+            made_in: Cell::new(None),
+            closing: Cell::new(false),
+            released: Cell::new(false),
         })
     }
 
     pub(crate) fn set_committer(&self, committer: Recipient<Entries>) {
         self.committer.replace(Some(committer));
+    }
+
+    /// Looks at entries on their way and at the state of those that arrived.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Commits) -> R) -> R {
+        look(&self.commits.borrow())
+    }
+
+    /// A webhook's attempts under way went from `before` to `after`.
+    pub(crate) fn attempts_moved(&self, before: usize, after: usize) {
+        let attempts = (self.attempts.get() + after).saturating_sub(before);
+        self.attempts.set(attempts);
+    }
+
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.get()
     }
 
     /// The partition's time: never goes back (rule 22), and goes on at the pace of the
@@ -79,19 +122,42 @@ impl PartitionLog {
         }
     }
 
-    pub(crate) fn set_classified(&self, classified: Classified) {
-        self.classified.set(classified);
+    /// Classification has got so far, and counted this.
+    pub(crate) fn count(&self, classified: Classified, counted: &[Counted]) {
+        self.commits.borrow_mut().count(classified, counted);
+    }
+
+    /// See [`Commits::owe_end`].
+    pub(crate) fn owe_end(&self, webhook: WebhookId, end: UnsentEnd) {
+        self.commits.borrow_mut().owe_end(webhook, end);
+    }
+
+    pub(crate) fn take_decisions(&self) -> Vec<Decision> {
+        self.commits.borrow_mut().take_decisions()
+    }
+
+    /// A pack is made soon, whether entries wait or not.
+    pub(crate) fn flush(&self) {
+        self.commits.borrow_mut().flush();
+        self.wake_committer();
     }
 
     /// Adds an entry, and gives the ordinal that [`Self::stored`] reaches once it is committed.
     pub(crate) fn push(&self, entry: JournalEntry) -> u64 {
+        if self.released.get() {
+            return self.pushed();
+        }
         let now = self.now();
         let ordinal = self.commits.borrow_mut().push(now, entry);
+        self.wake_committer();
+        ordinal
+    }
+
+    fn wake_committer(&self) {
         if let Some(committer) = &*self.committer.borrow() {
             // A full mailbox means that it is about to look anyway.
             let _full = committer.try_send(Entries).is_err();
         }
-        ordinal
     }
 
     /// Ordinal of the last entry that was added.
@@ -107,20 +173,35 @@ impl PartitionLog {
         self.commits.borrow().is_empty()
     }
 
-    pub(crate) fn forget(&self, webhook: WebhookId) {
-        self.commits.borrow_mut().forget(webhook);
+    pub(crate) fn next_pack(&self) -> Option<EncodedPack> {
+        let now = self.now();
+        let mut commits = self.commits.borrow_mut();
+        let pack = commits.next_pack(now)?;
+        self.made_in.set(self.lease.live_term());
+        Some(EncodedPack {
+            epoch: pack.epoch,
+            number: pack.number,
+            entries: pack.entries.len(),
+            bytes: codec::encode_pack(pack).into(),
+        })
     }
 
-    pub(crate) fn next_pack(&self) -> Option<Pack> {
-        let now = self.now();
-        let classified = self.classified.get();
-        self.commits.borrow_mut().next_pack(now, classified)
+    /// After a lapse of the lease, only an append that was made since shows that the partition
+    /// is still this replica's (rule 5): sees to it that there is one.
+    pub(crate) fn prove(&self) {
+        let term = self.lease.live_term();
+        if term.is_some() && term != Some(self.proven.get()) && term != self.made_in.get() {
+            self.flush();
+        }
     }
 
     /// The pack under way lies at `at`; those who waited for room are told.
     pub(crate) fn pack_stored(&self, at: Sequence) {
         self.commits.borrow_mut().pack_stored(at);
-        if self.commits.borrow().gate_is_open(self.now()) {
+        if let Some(term) = self.made_in.take() {
+            self.proven.set(term);
+        }
+        if self.gate_is_open(self.now()) {
             let mut waiting = self.waiting.take();
             // One whose mailbox is full is told with the next pack: the gate may be closed again
             // by the time it looks. One that has ended waits for nothing.
@@ -130,9 +211,31 @@ impl PartitionLog {
         }
     }
 
-    /// Whether attempts may start (rule 19).
+    /// Whether attempts may start (rules 5 and 19).
     pub(crate) fn gate_is_open(&self, now: Timestamp) -> bool {
-        !self.deposed.get() && self.commits.borrow().gate_is_open(now)
+        self.is_ours() && !self.closing.get() && self.commits.borrow().gate_is_open(now)
+    }
+
+    /// Whether an attempt that has started may still be sent.
+    pub(crate) fn is_ours(&self) -> bool {
+        !self.deposed.get() && self.lease.live_term() == Some(self.proven.get())
+    }
+
+    /// No attempt starts any more.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+    }
+
+    /// Says that the partition is given up, and then nothing more. Gives the ordinal of that.
+    pub(crate) fn release(&self) -> u64 {
+        let ordinal = self.push(JournalEntry::Released);
+        self.released.set(true);
+        ordinal
+    }
+
+    /// Lets the committer end.
+    pub(crate) fn dismiss_committer(&self) {
+        self.committer.replace(None);
     }
 
     pub(crate) fn wait_for_gate(&self, webhook: Recipient<GateOpened>) {
@@ -152,10 +255,12 @@ impl PartitionLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
     use std::sync::Mutex;
 
-    use shared::ids::{Epoch, Position};
+    use shared::domain::state::PartitionState;
+    use shared::domain::membership::Roster;
+    use shared::ids::{Position, ReplicaId};
+    use tokio::sync::watch;
 
     #[derive(Default)]
     struct TestClock(Mutex<(i64, u64)>);
@@ -167,6 +272,10 @@ mod tests {
 
         fn elapsed(&self) -> Duration {
             Duration::from_millis(self.0.lock().unwrap().1)
+        }
+
+        fn uptime(&self) -> Duration {
+            self.elapsed()
         }
     }
 
@@ -182,15 +291,14 @@ mod tests {
             checkpoint: None,
         };
         at(1_000, 0);
-        let commits = Commits::new(Epoch(1), HashMap::new());
-        let journaled = Timestamp::from_millis(500);
-        let log = PartitionLog::new(
-            PartitionId(0),
-            commits,
-            classified,
-            clock.clone(),
-            journaled,
-        );
+        let state = PartitionState {
+            now: Timestamp::from_millis(500),
+            ..PartitionState::default()
+        };
+        let commits = Commits::new(Epoch(1), classified, state);
+        let (_, roster) = watch::channel(Roster::new(ReplicaId::from_bytes([1; 16])));
+        let lease = LeaseView::new(roster, clock.clone());
+        let log = PartitionLog::new(PartitionId(0), commits, clock.clone(), lease, 0);
         let now = || log.now().as_millis();
         assert_eq!(now(), 1_000);
         // Two days ahead, once; then right again.

@@ -9,10 +9,14 @@
 //! `try_send` from held addresses; an offer that finds no room is dropped, and the webhook reads
 //! the stream instead.
 
+pub(crate) mod children;
+pub(crate) mod handover;
 pub(crate) mod journal;
+pub(crate) mod lease;
 pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod partition;
 pub(crate) mod projector;
+pub(crate) mod questions;
 pub(crate) mod shared_state;
 pub(crate) mod webhook;

@@ -1,28 +1,29 @@
-//! The owner of one partition: classifies its events, keeps its webhooks' actors, applies what
-//! the registry decided, and says when that holds.
+//! The owner of one partition: classifies its events, applies what the registry decided, and
+//! keeps its webhooks' actors: those that owe something are awake, the others are state alone.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context};
-use actix::{Handler, WrapFuture as _};
-use shared::domain::webhook::Webhook;
+use actix::{Handler, ResponseFuture, WrapFuture as _};
+use shared::domain::journal::{JournalEntry, SkipReason, UnsentEnd};
+use shared::domain::state::WebhookState;
+use shared::domain::webhook::{Status, Webhook};
 use shared::ids::{PartitionId, Sequence, WebhookId};
-use shared::limits::JOURNAL_CERTAIN_MS;
 use shared::nats::Unavailable;
 use shared::subjects;
 use shared::time::Timestamp;
 
+use super::children::{Children, Ended};
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
-use super::webhook::{Offered, Update, WebhookActor};
+use super::webhook::{Halt, Offered, Rested, Start, Update, WebhookActor};
+use crate::core::classify::Class;
 use crate::core::commits::Commits;
-use crate::core::delivery::{Deliveries, Past};
-use crate::core::fold::WebhookFold;
+use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
 use crate::core::lanes::Bounds;
 use crate::core::partition::{Offers, Partition, Stretch};
 use crate::io::events;
@@ -33,6 +34,9 @@ const MAILBOX: usize = 64;
 /// How often webhooks that missed a message are told again.
 const TICK: Duration = Duration::from_millis(200);
 const SCAN_RETRY: Duration = Duration::from_millis(500);
+/// Positions that classification may get ahead of what JOURNAL says of it, when there is nothing
+/// else to say: a new owner reads them again.
+const CLASSIFIED_AHEAD_MAX: u64 = 10_000;
 
 pub(crate) struct PartitionActor {
     id: PartitionId,
@@ -40,16 +44,15 @@ pub(crate) struct PartitionActor {
     core: Partition,
     log: Rc<PartitionLog>,
     fence: Sequence,
-    webhooks: HashMap<WebhookId, Addr<WebhookActor>>,
+    children: Children,
     /// Missed an offer or an update because their mailbox was full.
     lagging: BTreeSet<WebhookId>,
+    /// Created a moment ago; what came before is being counted.
+    counting: HashSet<WebhookId>,
     /// The stream is known to reach this; what lies between is read when the tail left a gap.
     known: Sequence,
     scanning: bool,
-    /// What JOURNAL tells of webhooks whose actors are not started yet.
-    pasts: HashMap<WebhookId, Past>,
-    /// Nothing in EVENTS lies at or below.
-    events_origin: Sequence,
+    hold_ends_until: Timestamp,
     /// Ordinals in the log and the registry sequences that hold once those are stored.
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
@@ -68,6 +71,13 @@ pub(crate) struct RegistryMoved {
     pub sequence: Sequence,
 }
 
+/// What a new webhook reaches back to, counted.
+struct CountedBack {
+    webhook: WebhookId,
+    accepted: u64,
+    skipped: HashMap<SkipReason, u64>,
+}
+
 impl PartitionActor {
     /// A partition that was just taken. `known` is how far the tail begins; events up to there
     /// are read here. The registry must be folded through what it had after the epoch entry.
@@ -80,134 +90,254 @@ impl PartitionActor {
             partition: id,
             epoch,
             fence,
-            mut fold,
+            state,
             events_origin,
+            hold_ends_until,
+            proven,
         } = takeover;
-        let links = fold
-            .webhooks
-            .iter()
-            .map(|(webhook, fold)| (*webhook, fold.links))
-            .collect();
-        let mut core = Partition::new(replica.nats.generation, &fold);
-        let mut pasts = HashMap::new();
+        // A partition that nobody ever owned begins where the tail does.
+        let classified = state
+            .classified
+            .map_or(known, |position| position.sequence)
+            .max(events_origin);
+        let generation = replica.nats.generation;
+        let mut core = Partition::new(generation, classified, state.checkpoint);
         for webhook in webhooks_of(&replica, id) {
-            let told = fold.webhooks.remove(&webhook.id);
-            if let Some(fold) = told.or_else(|| forgotten(&webhook, fold.now)) {
-                core.restore(&webhook, &fold.configs);
-                pasts.insert(webhook.id, fold.past);
+            if let Some(told) = state.webhooks.get(&webhook.id) {
+                core.restore(&webhook, &told.applied);
             }
         }
-        // Without a webhook that looks back, reading begins where the tail does.
-        let origin = core.earliest_start().unwrap_or(known).max(events_origin);
-        core.start_scan(origin);
         let clock = Arc::clone(&replica.clock);
-        let commits = Commits::new(epoch, links);
-        let log = PartitionLog::new(id, commits, core.classified(), clock, fold.now);
+        let commits = Commits::new(epoch, core.classified(), state);
+        let log = PartitionLog::new(id, commits, clock, replica.lease.clone(), proven);
         let actor = Self {
             id,
             replica,
             core,
             log: Rc::clone(&log),
             fence,
-            webhooks: HashMap::new(),
+            children: Children::default(),
             lagging: BTreeSet::new(),
-            known,
+            counting: HashSet::new(),
+            known: known.max(classified),
             scanning: false,
-            pasts,
-            events_origin,
+            hold_ends_until,
             applying: VecDeque::new(),
             journal: None,
         };
         (actor, log)
     }
 
-    /// Says again what holds, applies what was decided while nobody owned the partition, and
-    /// only then starts the webhooks: a deleted one must not send once more.
-    fn start_webhooks(&mut self) {
+    /// Applies what was decided while nobody owned the partition, and only then starts the
+    /// webhooks that owe something: a deleted one must not send once more.
+    fn start_webhooks(&mut self, ctx: &mut Context<Self>) {
         let applied = self.replica.view.read(|state| state.applied());
         for webhook in webhooks_of(&self.replica, self.id) {
-            for entry in self.core.restated(webhook.id) {
-                self.log.push(entry);
+            self.configure(&webhook, ctx);
+            let uncounted = self.log.look(|commits| {
+                let told = commits.state().webhooks.get(&webhook.id);
+                told.and_then(|told| told.uncounted)
+            });
+            if let Some((from, through)) = uncounted {
+                self.count_back(&webhook, from, through, ctx);
             }
-            self.configure(&webhook);
+            self.owe_what_may_not_wait(webhook.id);
+            self.wake(&webhook, None, ctx);
         }
         self.applying.push_back((self.log.pushed(), applied));
-        self.pasts.clear();
     }
 
-    fn start_webhook(&mut self, webhook: &Arc<Webhook>) {
-        let Some(history) = self.core.history(webhook.id).cloned() else {
+    /// A predecessor may have journaled a status without the ends that it asks for.
+    fn owe_what_may_not_wait(&self, webhook: WebhookId) {
+        let status = self.core.history(webhook).and_then(|held| held.status());
+        if let Some(end) = status.and_then(ends_pending)
+            && self.log.look(|commits| commits.pending(webhook)) > 0
+        {
+            self.log.owe_end(webhook, end);
+        }
+    }
+
+    /// Starts the webhook's actor if it owes something and has none. `idle_through`: nothing that
+    /// it owes lies at or below.
+    fn wake(
+        &mut self,
+        webhook: &Arc<Webhook>,
+        idle_through: Option<Sequence>,
+        ctx: &mut Context<Self>,
+    ) {
+        let id = webhook.id;
+        let now = self.log.now();
+        let owes = self.log.look(|commits| commits.pending(id)) > 0;
+        if !owes
+            || self.counting.contains(&id)
+            || !self.children.may_start(id, now, self.log.stored())
+        {
+            return;
+        }
+        let Some(rules) = self.rules(webhook) else {
             return;
         };
-        let Some(start) = history.start() else {
+        match rules.status {
+            Status::Enabled | Status::PendingVerification => {}
+            // What is pending is ended without an actor, or waits for somebody to look.
+            Status::Disabled | Status::Deactivated | Status::Quarantined => return,
+        }
+        let Some(history) = self.core.history(id).cloned() else {
             return;
         };
-        let core = Deliveries::new(
-            webhook.id,
-            self.replica.nats.generation,
-            webhook.definition.policy.clone(),
-            start.previous().max(self.events_origin),
-            self.pasts.remove(&webhook.id).unwrap_or_default(),
-            Bounds::default(),
-        );
-        let actor = WebhookActor::new(
-            Rc::clone(&self.replica),
-            Rc::clone(&self.log),
-            Arc::clone(webhook),
-            history,
-            core,
-        );
-        self.webhooks.insert(webhook.id, actor.start());
-        // It may lie before what has been scanned; the next tick tells it.
-        self.lagging.insert(webhook.id);
+        let start = history.start().unwrap_or_default().previous();
+        let state = self
+            .log
+            .look(|commits| commits.state().webhooks.get(&id).cloned())
+            .unwrap_or_else(|| WebhookState {
+                resolved: start,
+                ..WebhookState::default()
+            });
+        let core = Deliveries::new(Beginning {
+            webhook: id,
+            generation: self.replica.nats.generation,
+            rules,
+            state,
+            idle_through,
+            hold_ends_until: self.hold_ends_until,
+            bounds: Bounds::default(),
+        });
+        let (replica, log) = (Rc::clone(&self.replica), Rc::clone(&self.log));
+        let (webhook, owner) = (Arc::clone(webhook), ctx.address());
+        self.children.start(id, |incarnation, under_way| {
+            WebhookActor::new(Start {
+                replica,
+                log,
+                webhook,
+                history,
+                core,
+                incarnation,
+                under_way,
+                rested: owner.clone().recipient(),
+                ended: owner.recipient(),
+            })
+            .start()
+        });
+        // It may stand before what has been classified; the next tick tells it.
+        self.lagging.insert(id);
+    }
+
+    fn rules(&self, webhook: &Webhook) -> Option<Rules> {
+        let history = self.core.history(webhook.id)?;
+        Some(Rules {
+            policy: webhook.definition.policy.clone(),
+            dialect: webhook.definition.dialect,
+            status: history.status()?,
+            lifts: false,
+        })
     }
 
     /// Applies what the registry says of a webhook, and sees to it that its actor knows.
-    fn configure(&mut self, webhook: &Arc<Webhook>) {
-        if let Some(entries) = self.core.configure(webhook) {
-            for entry in entries {
-                self.log.push(entry);
+    fn configure(&mut self, webhook: &Arc<Webhook>, ctx: &mut Context<Self>) {
+        self.hear_decisions();
+        let configured = self.core.configure(webhook);
+        for entry in configured.entries {
+            let back = match &entry {
+                JournalEntry::ConfigApplied {
+                    from,
+                    back_through: Some(through),
+                    ..
+                } => Some((from.sequence, *through)),
+                _ => None,
+            };
+            self.log.push(entry);
+            if let Some((from, through)) = back {
+                self.count_back(webhook, from, through, ctx);
             }
         }
-        if !webhook.deleted && !self.webhooks.contains_key(&webhook.id) {
-            self.start_webhook(webhook);
+        match configured.ends {
+            Some(end @ UnsentEnd::Skipped(SkipReason::Deleted)) => self.delete(webhook, end),
+            Some(end) => {
+                self.log.owe_end(webhook.id, end);
+                self.update(webhook);
+            }
+            None => {
+                self.wake(webhook, None, ctx);
+                self.update(webhook);
+            }
         }
-        self.update(webhook);
+    }
+
+    /// What is under way ends by itself and says nothing more: the ledger is closed.
+    fn delete(&mut self, webhook: &Arc<Webhook>, end: UnsentEnd) {
+        let id = webhook.id;
+        self.log.push(JournalEntry::PendingEnded {
+            webhook: id,
+            through: Sequence(0),
+            end,
+            count: 0,
+            kept: Vec::new(),
+        });
+        self.lagging.remove(&id);
+        self.counting.remove(&id);
+        self.children.let_go(id);
+        self.core.remove(webhook.project, id);
     }
 
     /// Tells a webhook its configuration and how far the stream reaches; again later, when its
-    /// mailbox is full. A deleted one is let go once it was told.
+    /// mailbox is full.
     fn update(&mut self, webhook: &Arc<Webhook>) {
         let id = webhook.id;
-        let told = match (self.webhooks.get(&id), self.core.history(id)) {
-            (Some(address), Some(history)) => {
-                let update = Update {
-                    webhook: Arc::clone(webhook),
-                    history: history.clone(),
-                    scanned: self.core.scanned(),
-                };
-                address.try_send(update).is_ok()
-            }
-            (None, _) | (_, None) => true,
-        };
-        if !told {
-            self.lagging.insert(id);
+        let owed = self.log.look(|commits| commits.owed(id));
+        let (Some(rules), Some(history)) = (self.rules(webhook), self.core.history(id)) else {
+            self.lagging.remove(&id);
             return;
-        }
-        self.lagging.remove(&id);
-        if webhook.deleted {
-            // Its attempts under way hold the actor until they end.
-            self.webhooks.remove(&id);
-            self.core.remove(webhook.project, id);
-            self.log.forget(id);
+        };
+        let update = Update {
+            webhook: Arc::clone(webhook),
+            history: history.clone(),
+            rules,
+            owed,
+            known: self.core.classified().position.sequence,
+        };
+        let told = match self.children.send(id, update) {
+            Some(told) => told && owed.is_none(),
+            None if owed.is_some() => self.end_without_actor(id),
+            None => true,
+        };
+        if told {
+            self.lagging.remove(&id);
+        } else {
+            self.lagging.insert(id);
         }
     }
 
+    /// Nothing is under way: all ends. Unless a predecessor's attempt may still arrive.
+    fn end_without_actor(&self, webhook: WebhookId) -> bool {
+        if self.log.now() < self.hold_ends_until || self.children.is_under_way(webhook) {
+            return false;
+        }
+        if let Some(owed) = self.log.look(|commits| commits.owed(webhook)) {
+            self.log.push(JournalEntry::PendingEnded {
+                webhook,
+                through: owed.through,
+                end: owed.end,
+                count: 0,
+                kept: Vec::new(),
+            });
+        }
+        true
+    }
+
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.log.prove();
+        self.hear_decisions();
+        let owed = self.log.look(Commits::all_owed);
+        self.lagging.extend(owed);
+        let (now, stored) = (self.log.now(), self.log.stored());
+        self.lagging.extend(self.children.due(now, stored));
         for id in self.lagging.clone() {
             let webhook = self.replica.view.read(|state| state.webhook(id).cloned());
             match webhook {
-                Some(webhook) => self.update(&webhook),
+                Some(webhook) => {
+                    self.wake(&webhook, None, ctx);
+                    self.update(&webhook);
+                }
                 None => {
                     self.lagging.remove(&id);
                 }
@@ -216,53 +346,87 @@ impl PartitionActor {
         let committer_runs = self.journal.as_ref().is_none_or(Addr::connected);
         if !committer_runs && !self.log.is_deposed() {
             tracing::error!(partition = self.id.0, "the partition's committer has ended");
-            // The node sees that the partition ended without having been deposed, and ends too.
-            self.replica.ready.store(false, Ordering::Release);
+            // The node sees that the partition ended without having been deposed.
             ctx.stop();
             return;
+        }
+        if self.is_worth_a_pack() {
+            self.log.flush();
         }
         self.progress(ctx);
     }
 
+    fn is_worth_a_pack(&self) -> bool {
+        let classified = self.core.classified().position.sequence;
+        self.log.look(|commits| {
+            let told = commits.state().classified;
+            let told = told.map_or(Sequence(0), |position| position.sequence);
+            commits.has_counts() || classified.0.saturating_sub(told.0) > CLASSIFIED_AHEAD_MAX
+        })
+    }
+
+    /// What actors decided holds for whatever is classified next.
+    fn hear_decisions(&mut self) {
+        for decision in self.log.take_decisions() {
+            self.core
+                .decided(decision.webhook, decision.from, decision.status);
+            self.lagging.insert(decision.webhook);
+        }
+    }
+
     fn take(&mut self, stretch: &Stretch, ctx: &mut Context<Self>) {
         self.known = self.known.max(stretch.through);
+        self.hear_decisions();
         match self.core.take(stretch) {
-            Ok(offers) => {
-                self.log.set_classified(self.core.classified());
-                self.offer(offers);
+            Ok(taken) => {
+                let asleep = self.asleep(&taken.offers);
+                self.log.count(self.core.classified(), &taken.counted);
+                self.offer(taken.offers, &asleep, ctx);
             }
             Err(_) => self.scan(ctx),
         }
     }
 
-    fn offer(&mut self, offers: Offers) {
+    /// Of the webhooks that are offered something, those that owed nothing before.
+    fn asleep(&self, offers: &Offers) -> HashSet<WebhookId> {
+        let ids = offers.keys().filter(|id| !self.children.is_awake(**id));
+        let owed_nothing = ids.filter(|id| self.log.look(|commits| commits.pending(**id)) == 0);
+        owed_nothing.copied().collect()
+    }
+
+    fn offer(&mut self, offers: Offers, asleep: &HashSet<WebhookId>, ctx: &mut Context<Self>) {
         for (id, (offer, events)) in offers {
-            let Some(address) = self.webhooks.get(&id) else {
-                continue;
-            };
+            if !self.children.is_awake(id) {
+                let webhook = self.replica.view.read(|state| state.webhook(id).cloned());
+                if let Some(webhook) = webhook {
+                    let idle_through = asleep.contains(&id).then_some(offer.after);
+                    self.wake(&webhook, idle_through, ctx);
+                }
+            }
             let registry_sequence = self.core.history(id).and_then(|history| history.latest());
             let offered = Offered {
                 offer,
                 events,
                 registry_sequence,
             };
-            if address.try_send(offered).is_err() {
+            if self.children.send(id, offered) == Some(false) {
                 self.replica.metrics.mailbox_full.increment(1);
                 self.lagging.insert(id);
             }
         }
     }
 
-    /// Reads what lies between the scan and what the stream is known to reach.
+    /// Reads what lies between what is classified and what the stream is known to reach.
     fn scan(&mut self, ctx: &mut Context<Self>) {
-        if self.scanning || self.core.scanned() >= self.known {
+        let classified = self.core.classified().position.sequence;
+        if self.scanning || classified >= self.known {
             return;
         }
         self.scanning = true;
         let read = read_stretch(
             Rc::clone(&self.replica),
             subjects::events_of_partition(self.id),
-            self.core.scanned(),
+            classified,
             self.known,
         );
         let done = read.into_actor(self).map(|stretch, actor, ctx| {
@@ -280,14 +444,79 @@ impl PartitionActor {
         ctx.spawn(done);
     }
 
+    /// Counts what a webhook's creation reaches back to; until then it has no actor.
+    fn count_back(
+        &mut self,
+        webhook: &Arc<Webhook>,
+        from: Sequence,
+        through: Sequence,
+        ctx: &mut Context<Self>,
+    ) {
+        let id = webhook.id;
+        let Some(history) = self.core.history(id).cloned() else {
+            return;
+        };
+        if !self.counting.insert(id) {
+            return;
+        }
+        let replica = Rc::clone(&self.replica);
+        let filter = subjects::events_of_project(self.id, webhook.project);
+        let count = async move {
+            let mut counted = CountedBack {
+                webhook: id,
+                accepted: 0,
+                skipped: HashMap::new(),
+            };
+            let mut after = from.previous();
+            while after < through {
+                let read = read_stretch(Rc::clone(&replica), filter.clone(), after, through).await;
+                let Ok(stretch) = read else {
+                    continue;
+                };
+                for (sequence, event) in &stretch.events {
+                    match history.classify(*sequence, event) {
+                        Class::NotWanted => {}
+                        Class::Accepted => counted.accepted += 1,
+                        Class::Skipped(reason) => *counted.skipped.entry(reason).or_default() += 1,
+                    }
+                }
+                after = stretch.through;
+            }
+            counted
+        };
+        let done = count
+            .into_actor(self)
+            .map(|counted, actor, ctx| actor.counted_back(counted, ctx));
+        ctx.spawn(done);
+    }
+
+    fn counted_back(&mut self, counted: CountedBack, ctx: &mut Context<Self>) {
+        // Deleted meanwhile.
+        if !self.counting.remove(&counted.webhook) {
+            return;
+        }
+        let mut skipped: Vec<(SkipReason, u64)> = counted.skipped.into_iter().collect();
+        skipped.sort_unstable();
+        self.log.push(JournalEntry::CountedBack {
+            webhook: counted.webhook,
+            accepted: counted.accepted,
+            skipped,
+        });
+        let id = counted.webhook;
+        self.owe_what_may_not_wait(id);
+        if let Some(webhook) = self.replica.view.read(|state| state.webhook(id).cloned()) {
+            self.wake(&webhook, None, ctx);
+            self.update(&webhook);
+        }
+    }
+
     fn progress(&mut self, ctx: &mut Context<Self>) {
         if self.log.is_deposed() {
-            tracing::error!(
+            tracing::warn!(
                 partition = self.id.0,
                 "another replica owns the partition; it is stopped here"
             );
             self.replica.metrics.partitions_stopped.increment(1);
-            self.replica.ready.store(false, Ordering::Release);
             ctx.stop();
             return;
         }
@@ -313,13 +542,6 @@ async fn read_stretch(
         tokio::time::sleep(SCAN_RETRY).await;
     }
     read
-}
-
-/// JOURNAL has forgotten by age what it once told of a webhook that has been as it is for long.
-fn forgotten(webhook: &Webhook, now: Timestamp) -> Option<WebhookFold> {
-    let latest = webhook.versions.last()?;
-    let is_old = now.millis_since(latest.at) >= JOURNAL_CERTAIN_MS;
-    is_old.then(WebhookFold::default)
 }
 
 /// The webhooks whose projects lie in the partition, deleted ones included.
@@ -349,13 +571,24 @@ impl Actor for PartitionActor {
         .start();
         self.log.set_committer(journal.clone().recipient());
         self.journal = Some(journal);
-        self.start_webhooks();
+        self.start_webhooks(ctx);
         self.scan(ctx);
         ctx.run_interval(TICK, Self::tick);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.replica.metrics.partitions_owned.decrement(1.0);
+        self.children.abandon();
+    }
+}
+
+impl Handler<Halt> for PartitionActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Halt, ctx: &mut Self::Context) -> Self::Result {
+        let halted = self.children.halt_all();
+        ctx.stop();
+        Box::pin(halted)
     }
 }
 
@@ -374,7 +607,7 @@ impl Handler<RegistryMoved> for PartitionActor {
         for id in moved.webhooks {
             let webhook = self.replica.view.read(|state| state.webhook(id).cloned());
             if let Some(webhook) = webhook {
-                self.configure(&webhook);
+                self.configure(&webhook, ctx);
             }
         }
         self.applying.push_back((self.log.pushed(), moved.sequence));
@@ -387,5 +620,44 @@ impl Handler<Progress> for PartitionActor {
 
     fn handle(&mut self, _: Progress, ctx: &mut Self::Context) {
         self.progress(ctx);
+    }
+}
+
+impl Handler<Rested> for PartitionActor {
+    type Result = ();
+
+    /// The actor has settled everything. It is let go if nothing was sent to it since, and if
+    /// what it pushed is stored: it would begin again from what is.
+    fn handle(&mut self, rested: Rested, _: &mut Self::Context) {
+        let is_settled = self.log.look(|commits| {
+            commits.pending(rested.webhook) == 0 && commits.stored() >= rested.pushed
+        });
+        if is_settled {
+            self.children.rest(&rested);
+        }
+    }
+}
+
+impl Handler<Ended> for PartitionActor {
+    type Result = ();
+
+    /// An actor ended by a panic: it begins again from the log, later and later; in the end its
+    /// webhook is quarantined (rule 10).
+    fn handle(&mut self, ended: Ended, _: &mut Self::Context) {
+        let now = self.log.now();
+        if self.children.ended(&ended, now, self.log.pushed()) {
+            self.replica.metrics.webhooks_quarantined.increment(1);
+            tracing::error!(
+                webhook.id = %ended.webhook,
+                partition = self.id.0,
+                "the webhook's actor fails again and again; the webhook is quarantined"
+            );
+            self.log.push(JournalEntry::Quarantined {
+                webhook: ended.webhook,
+                at: now,
+                from: self.core.classified().position,
+            });
+            self.hear_decisions();
+        }
     }
 }

@@ -1,22 +1,26 @@
 //! The actor of one webhook: decode, step the core, carry out effects. It decides nothing.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext as _, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
 use shared::domain::event::Event;
 use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;
-use shared::ids::{PartitionId, Sequence};
+use shared::ids::{PartitionId, Sequence, WebhookId};
 use shared::subjects;
 
+use super::children::Ended;
 use super::log::{GateOpened, PartitionLog};
 use super::shared_state::Replica;
 use crate::core::classify::ConfigHistory;
+use crate::core::commits::Owed;
 use crate::core::delivery::{
     Attempt, AttemptOutcome, Context as StepContext, Deliveries, Effect, Finished, Input, Offer,
+    Rules,
 };
 use crate::core::partition::{Stretch, owed};
 use crate::io::events::{self, Fetched};
@@ -26,6 +30,8 @@ use crate::io::sender::{self, Sent};
 const MAILBOX: usize = 32;
 /// After a read that JetStream did not answer.
 const READ_RETRY: Duration = Duration::from_millis(500);
+/// How often an actor looks whether it has had nothing to do since the last time.
+const REST_LOOK: Duration = Duration::from_secs(20);
 
 pub(crate) struct WebhookActor {
     replica: Rc<Replica>,
@@ -38,6 +44,30 @@ pub(crate) struct WebhookActor {
     wake: Option<SpawnHandle>,
     waits_for_gate: bool,
     effects: Vec<Effect>,
+    incarnation: u64,
+    /// Attempts of this incarnation, which may outlive it.
+    under_way: Rc<Cell<usize>>,
+    /// Messages from the partition.
+    received: u64,
+    /// How many there were at the last look.
+    received_at_look: u64,
+    /// Ordinal of the last entry that was pushed.
+    pushed: u64,
+    rested: Recipient<Rested>,
+    ended: Recipient<Ended>,
+}
+
+/// What an actor begins with.
+pub(crate) struct Start {
+    pub replica: Rc<Replica>,
+    pub log: Rc<PartitionLog>,
+    pub webhook: Arc<Webhook>,
+    pub history: ConfigHistory,
+    pub core: Deliveries,
+    pub incarnation: u64,
+    pub under_way: Rc<Cell<usize>>,
+    pub rested: Recipient<Rested>,
+    pub ended: Recipient<Ended>,
 }
 
 /// What the partition's scan found for the webhook.
@@ -56,8 +86,28 @@ pub(crate) struct Offered {
 pub(crate) struct Update {
     pub webhook: Arc<Webhook>,
     pub history: ConfigHistory,
-    pub scanned: Sequence,
+    pub rules: Rules,
+    /// What is pending is to end.
+    pub owed: Option<Owed>,
+    pub known: Sequence,
 }
+
+/// The actor has nothing to do and may be let go.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Rested {
+    pub webhook: WebhookId,
+    pub incarnation: u64,
+    /// Messages that had come by then.
+    pub received: u64,
+    /// What it pushed lies at or below.
+    pub pushed: u64,
+}
+
+/// The partition is no longer run here. What came before is still handled.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Halt;
 
 #[derive(Debug, actix::Message)]
 #[rtype(result = "()")]
@@ -80,23 +130,24 @@ enum Purpose {
 }
 
 impl WebhookActor {
-    pub(crate) fn new(
-        replica: Rc<Replica>,
-        log: Rc<PartitionLog>,
-        webhook: Arc<Webhook>,
-        history: ConfigHistory,
-        core: Deliveries,
-    ) -> Self {
+    pub(crate) fn new(start: Start) -> Self {
         Self {
-            replica,
-            log,
-            webhook,
-            history,
-            core,
+            replica: start.replica,
+            log: start.log,
+            webhook: start.webhook,
+            history: start.history,
+            core: start.core,
             bodies: HashMap::new(),
             wake: None,
             waits_for_gate: false,
             effects: Vec::new(),
+            incarnation: start.incarnation,
+            under_way: start.under_way,
+            received: 0,
+            received_at_look: 0,
+            pushed: 0,
+            rested: start.rested,
+            ended: start.ended,
         }
     }
 
@@ -136,7 +187,7 @@ impl WebhookActor {
             Effect::Attempt(attempt) => self.attempt(attempt, ctx),
             Effect::Journal(entry) => {
                 self.count_entry(&entry);
-                self.log.push(entry);
+                self.pushed = self.log.push(entry);
             }
             Effect::ReadBacklog { after, known } => self.read(after, known, Purpose::Backlog, ctx),
             Effect::ReadAgain { after, through } => self.read(after, through, Purpose::Again, ctx),
@@ -160,10 +211,15 @@ impl WebhookActor {
         let webhook = Arc::clone(&self.webhook);
         // Held by the attempt alone: an actor that held itself would never end.
         let own = ctx.address();
+        let log = Rc::clone(&self.log);
+        let under_way = Rc::clone(&self.under_way);
         replica.metrics.attempts_in_flight.increment(1.0);
+        under_way.set(under_way.get() + 1);
+        log.attempts_moved(0, 1);
         actix_rt::spawn(async move {
-            let (sent, published_at) = run_attempt(&replica, &webhook, attempt, body).await;
+            let (sent, published_at) = run_attempt(&replica, &log, &webhook, attempt, body).await;
             replica.metrics.attempts_in_flight.decrement(1.0);
+            under_way.set(under_way.get().saturating_sub(1));
             #[expect(
                 clippy::disallowed_methods,
                 reason = "a reply; bounded by max_in_flight"
@@ -173,6 +229,8 @@ impl WebhookActor {
                 sent,
                 published_at,
             });
+            // Only now: whoever waits for the last attempt waits for its outcome.
+            log.attempts_moved(1, 0);
         });
     }
 
@@ -258,7 +316,7 @@ impl WebhookActor {
                     metrics.end_to_end_seconds.record(seconds);
                 }
             }
-            AttemptOutcome::Failed(failure) => {
+            AttemptOutcome::Failed { failure, .. } => {
                 metrics.failed_attempt(failure.kind);
                 metrics.attempt_seconds.record(sent.latency.as_secs_f64());
                 tracing::info!(
@@ -287,16 +345,53 @@ impl WebhookActor {
                 end: UnsentEnd::Skipped(_),
                 ..
             } => metrics.skipped.increment(1),
-            JournalEntry::AttemptFailed { .. }
+            JournalEntry::BreakerOpened { .. } => {
+                metrics.breakers_opened.increment(1);
+                tracing::warn!(webhook.id = %self.webhook.id, "the endpoint is taken to be down");
+            }
+            JournalEntry::BreakerClosed { .. } => {
+                tracing::info!(webhook.id = %self.webhook.id, "the endpoint answers again");
+            }
+            JournalEntry::Deactivated { reason, .. } => {
+                metrics.webhooks_deactivated.increment(1);
+                tracing::warn!(webhook.id = %self.webhook.id, ?reason, "the webhook is deactivated");
+            }
+            // How many end by these is known when they are packed.
+            JournalEntry::PendingEnded { .. }
+            | JournalEntry::AttemptFailed { .. }
+            | JournalEntry::ProbeFailed { .. }
             | JournalEntry::ConfigApplied { .. }
-            | JournalEntry::AccountsProjected { .. } => {}
+            | JournalEntry::CountedBack { .. }
+            | JournalEntry::Quarantined { .. }
+            | JournalEntry::Settled { .. }
+            | JournalEntry::AccountsProjected { .. }
+            | JournalEntry::Released => {}
         }
+    }
+
+    /// Says that it may be let go, if nothing has happened since the last look.
+    fn look_for_rest(&mut self, ctx: &mut Context<Self>) {
+        let is_quiet = self.received == self.received_at_look && self.core.is_idle();
+        self.received_at_look = self.received;
+        if !is_quiet {
+            return;
+        }
+        self.step(Input::Rest, ctx);
+        let rested = Rested {
+            webhook: self.webhook.id,
+            incarnation: self.incarnation,
+            received: self.received,
+            pushed: self.pushed,
+        };
+        // A partition that is busy is told at the next look.
+        let _full = self.rested.try_send(rested).is_err();
     }
 }
 
 /// One attempt with the body at hand, or with one that is read now.
 async fn run_attempt(
     replica: &Replica,
+    log: &PartitionLog,
     webhook: &Webhook,
     attempt: Attempt,
     body: Option<Arc<Event>>,
@@ -327,6 +422,10 @@ async fn run_attempt(
             project.data_key.clone()
         })
     };
+    // Reading the event may have taken longer than the lease had left.
+    if !log.is_ours() {
+        return (unsent(AttemptOutcome::NotStarted), None);
+    }
     let clock = replica.clock.as_ref();
     let sent = sender::send(&replica.client, clock, webhook, data_key, &event).await;
     (sent, Some(event.published_at))
@@ -338,6 +437,7 @@ impl Actor for WebhookActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         self.replica.metrics.webhooks.increment(1.0);
+        ctx.run_interval(REST_LOOK, Self::look_for_rest);
         // What was due while nobody owned the partition.
         self.step(Input::Tick, ctx);
     }
@@ -351,8 +451,14 @@ impl Actor for WebhookActor {
             self.replica.metrics.webhook_panics.increment(1);
             tracing::error!(
                 webhook.id = %self.webhook.id,
-                "the webhook's actor ended by a panic; its deliveries wait for a restart"
+                "the webhook's actor ended by a panic; it begins again from the log"
             );
+            let ended = Ended {
+                webhook: self.webhook.id,
+                incarnation: self.incarnation,
+            };
+            #[expect(clippy::disallowed_methods, reason = "an exit notice; one an actor")]
+            self.ended.do_send(ended);
         }
     }
 }
@@ -361,6 +467,7 @@ impl Handler<Offered> for WebhookActor {
     type Result = ();
 
     fn handle(&mut self, message: Offered, ctx: &mut Self::Context) {
+        self.received += 1;
         // Classified by a configuration that has not arrived here: read it from the stream later.
         if message.registry_sequence > self.history.latest() {
             return;
@@ -386,29 +493,37 @@ impl Handler<Update> for WebhookActor {
     type Result = ();
 
     fn handle(&mut self, message: Update, ctx: &mut Self::Context) {
-        // First, and nothing else: a step of another kind could start one more attempt.
-        if message.history.is_deleted() {
-            self.step(Input::Deleted, ctx);
-            let held = std::mem::take(&mut self.bodies);
-            self.give_back(held.into_values());
-            // A timer would hold the actor until it fires.
-            if let Some(handle) = self.wake.take() {
-                ctx.cancel_future(handle);
-            }
-            return;
+        self.received += 1;
+        let is_news = message.history.latest() > self.history.latest();
+        // Before anything else: another input could start one more attempt.
+        if let Some(owed) = message.owed {
+            self.step(Input::EndPending(owed.through, owed.end), ctx);
+            self.drop_unwanted_bodies();
         }
-        if message.history.latest() > self.history.latest() {
+        if is_news || self.core.status() != message.rules.status {
+            let lifts = self.history.is_lifted_by(&message.history);
             self.history = message.history;
-            let policy = message.webhook.definition.policy.clone();
             self.webhook = message.webhook;
-            self.step(Input::Configured(policy), ctx);
+            let rules = Rules {
+                lifts,
+                ..message.rules
+            };
+            self.step(Input::Configured(rules), ctx);
         }
         let nudge = Offer {
-            after: message.scanned,
-            through: message.scanned,
+            after: message.known,
+            through: message.known,
             matches: Vec::new(),
         };
         self.step(Input::Offered(nudge), ctx);
+    }
+}
+
+impl Handler<Halt> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Halt, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 
@@ -423,7 +538,7 @@ impl Handler<AttemptDone> for WebhookActor {
             latency_ms: u32::try_from(message.sent.latency.as_millis()).unwrap_or(u32::MAX),
             outcome: message.sent.outcome,
         };
-        let has_failed = matches!(finished.outcome, AttemptOutcome::Failed(_));
+        let has_failed = matches!(finished.outcome, AttemptOutcome::Failed { .. });
         self.step(Input::Finished(finished), ctx);
         // A read beside the attempt may have brought the body once more; what waits for its retry
         // is read again when it is due, and a failure makes its lane forget others too.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use shared::domain::event::Event;
 use shared::domain::filter::Selection;
 use shared::domain::journal::SkipReason;
-use shared::domain::webhook::{Status, WebhookVersion};
+use shared::domain::state::{Applied, Rule as AppliedRule};
+use shared::domain::webhook::{Status, Webhook, WebhookVersion};
 use shared::ids::Sequence;
 
 /// What an event is to a webhook.
@@ -17,18 +18,22 @@ pub enum Class {
     Skipped(SkipReason),
 }
 
-/// The configurations of one webhook and from where each holds, ascending.
+/// What holds for one webhook and from where, ascending.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigHistory {
-    applied: Vec<Applied>,
+    held: Vec<Held>,
 }
 
 #[derive(Clone, Debug)]
-struct Applied {
-    registry_sequence: Sequence,
+struct Held {
     from: Sequence,
+    /// Registry sequence of what it stems from; that of the version before for a decision.
+    registry_sequence: Sequence,
     /// `None` when the registry no longer knows the version: nothing retained needs it.
     rule: Option<Rule>,
+    lifts: bool,
+    /// The owner's own decision (rule 10), which later versions inherit until one lifts it.
+    decision: Option<Status>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,60 +44,103 @@ struct Rule {
 }
 
 impl ConfigHistory {
-    /// The version holds from `from` on. Folding the same entry again changes nothing.
-    pub fn apply(
+    /// What the journal says was applied, with what the registry says of it.
+    pub fn restored(applied: &[Applied], webhook: &Webhook) -> Self {
+        let mut history = Self::default();
+        for applied in applied {
+            let from = applied.from.sequence;
+            match applied.rule {
+                AppliedRule::Registry { sequence, lifts } => {
+                    history.push(sequence, from, webhook.version(sequence), lifts);
+                }
+                AppliedRule::Deactivated => history.decide(from, Status::Deactivated),
+                AppliedRule::Quarantined => history.decide(from, Status::Quarantined),
+            }
+        }
+        history
+    }
+
+    /// The version holds from `from` on. Applying it again changes nothing.
+    pub fn apply(&mut self, from: Sequence, version: &WebhookVersion) {
+        if self.latest() < Some(version.registry_sequence) {
+            self.push(
+                version.registry_sequence,
+                from,
+                Some(version),
+                version.lifts,
+            );
+        }
+    }
+
+    fn push(
         &mut self,
         registry_sequence: Sequence,
         from: Sequence,
         version: Option<&WebhookVersion>,
+        lifts: bool,
     ) {
-        if self.latest() >= Some(registry_sequence) {
-            return;
-        }
-        self.applied.push(Applied {
-            registry_sequence,
+        let decision = self.held.last().and_then(|held| held.decision);
+        self.held.push(Held {
             from,
+            registry_sequence,
             rule: version.map(|version| Rule {
                 selection: Arc::clone(&version.selection),
                 status: version.status,
             }),
+            lifts,
+            decision: decision.filter(|_| !lifts),
         });
     }
 
-    /// Registry sequences and from where each holds, ascending.
-    pub fn applied(&self) -> impl Iterator<Item = (Sequence, Sequence)> {
-        self.applied
-            .iter()
-            .map(|applied| (applied.registry_sequence, applied.from))
+    /// The owner decided, from `from` on.
+    pub fn decide(&mut self, from: Sequence, status: Status) {
+        if let Some(last) = self.held.last().cloned() {
+            self.held.push(Held {
+                from,
+                decision: Some(status),
+                ..last
+            });
+        }
     }
 
     /// Registry sequence of what holds now.
     pub fn latest(&self) -> Option<Sequence> {
-        self.applied.last().map(|applied| applied.registry_sequence)
+        self.held.last().map(|held| held.registry_sequence)
+    }
+
+    /// Whether something that `later` has beyond this lifts what an owner decided.
+    pub fn is_lifted_by(&self, later: &Self) -> bool {
+        let known = self.latest();
+        let news = later
+            .held
+            .iter()
+            .filter(|held| Some(held.registry_sequence) > known);
+        news.into_iter().any(|held| held.lifts)
     }
 
     /// First position that any configuration covers.
     pub fn start(&self) -> Option<Sequence> {
-        self.applied.first().map(|applied| applied.from)
+        self.held.first().map(|held| held.from)
     }
 
     pub fn is_deleted(&self) -> bool {
-        self.applied
+        self.held
             .last()
-            .and_then(|applied| applied.rule.as_ref())
+            .and_then(|held| held.rule.as_ref())
             .is_some_and(|rule| rule.status.is_none())
     }
 
+    /// The status that holds now; `None` once deleted.
+    pub fn status(&self) -> Option<Status> {
+        self.held.last().and_then(Held::status)
+    }
+
     pub fn classify(&self, sequence: Sequence, event: &Event) -> Class {
-        let holds = self
-            .applied
-            .iter()
-            .rev()
-            .find(|applied| applied.from <= sequence);
-        let Some(rule) = holds.and_then(|applied| applied.rule.as_ref()) else {
+        let holds = self.held.iter().rev().find(|held| held.from <= sequence);
+        let Some((held, rule)) = holds.and_then(|held| Some((held, held.rule.as_ref()?))) else {
             return Class::NotWanted;
         };
-        let Some(status) = rule.status else {
+        let Some(status) = held.status() else {
             return Class::NotWanted;
         };
         if !rule.selection.matches(event) {
@@ -105,5 +153,12 @@ impl ConfigHistory {
             Status::Deactivated => Class::Skipped(SkipReason::Deactivated),
             Status::PendingVerification => Class::Skipped(SkipReason::Unverified),
         }
+    }
+}
+
+impl Held {
+    fn status(&self) -> Option<Status> {
+        let status = self.rule.as_ref()?.status?;
+        Some(self.decision.unwrap_or(status))
     }
 }

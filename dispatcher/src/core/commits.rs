@@ -1,15 +1,22 @@
 //! What the partition's committer packs next. One pack is under way at a time, the next one
 //! gathers meanwhile; pack n + 1 is made only once n is known stored (`protocol.md`, rule 8).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use shared::domain::journal::{AttemptEntry, Checkpoint, EntryPlace, JournalEntry, Links, Pack};
+use shared::domain::journal::{
+    Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, LanesSettled, Links, Pack,
+    SkipReason, UnsentEnd,
+};
+use shared::domain::state::PartitionState;
+use shared::domain::webhook::Status;
 use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;
 
 /// A generous estimate of an entry without its answer.
 const ENTRY_BYTES: usize = 128;
+const COUNTED_BYTES: usize = 32;
+const KEPT_BYTES: usize = 48;
 /// Entries of one pack; their index is a u16.
 const PACK_ENTRIES_MAX: usize = 4_000;
 
@@ -21,41 +28,225 @@ pub struct Classified {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Entries on their way into JOURNAL.
+/// Entries on their way into JOURNAL, and the state that those have which arrived.
 #[derive(Debug)]
 pub struct Commits {
     epoch: Epoch,
     /// Number of the pack that is made next.
     next_number: u64,
+    classified: Classified,
+    /// What was counted since the last pack.
+    counted: BTreeMap<(WebhookId, Option<SkipReason>), u64>,
     waiting: VecDeque<(Timestamp, JournalEntry)>,
-    /// Entries of the pack under way.
-    under_way: Vec<JournalEntry>,
+    under_way: Option<Pack>,
     under_way_since: Option<Timestamp>,
+    /// A pack is to be made even without entries.
+    flush: bool,
+    /// Of entries in the pack under way.
     links: HashMap<WebhookId, Links>,
+    /// Deliveries pending by everything that was counted and pushed; none of zero.
+    pending: HashMap<WebhookId, u64>,
+    /// Ends of all that is pending which the configuration asks for and nobody pushed yet.
+    owed: HashMap<WebhookId, Owed>,
+    decisions: Vec<Decision>,
+    /// What the packs that are known stored fold to.
+    state: PartitionState,
     pushed: u64,
     stored: u64,
 }
 
+/// What is pending at or below `through` is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    pub through: Sequence,
+    pub end: UnsentEnd,
+    /// Accepted above `through` meanwhile.
+    accepted_since: u64,
+}
+
+/// What an owner decided about a webhook, as it was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub webhook: WebhookId,
+    pub from: Sequence,
+    pub status: Status,
+}
+
 impl Commits {
-    /// For a new owner, with the links that the fold found.
-    pub fn new(epoch: Epoch, links: HashMap<WebhookId, Links>) -> Self {
+    /// For a new owner, with the state that it folded.
+    pub fn new(epoch: Epoch, classified: Classified, state: PartitionState) -> Self {
+        let pending = state
+            .webhooks
+            .iter()
+            .map(|(id, webhook)| (*id, webhook.ledger.pending()))
+            .filter(|(_, pending)| *pending > 0)
+            .collect();
         Self {
             epoch,
             next_number: 1,
+            classified,
+            counted: BTreeMap::new(),
             waiting: VecDeque::new(),
-            under_way: Vec::new(),
+            under_way: None,
             under_way_since: None,
-            links,
+            flush: false,
+            links: HashMap::new(),
+            pending,
+            owed: HashMap::new(),
+            decisions: Vec::new(),
+            state,
             pushed: 0,
             stored: 0,
         }
     }
 
+    /// What the stored packs fold to.
+    pub fn state(&self) -> &PartitionState {
+        &self.state
+    }
+
+    /// Deliveries pending by everything that was counted and pushed.
+    pub fn pending(&self, webhook: WebhookId) -> u64 {
+        self.pending.get(&webhook).copied().unwrap_or(0)
+    }
+
+    /// Classification has got so far, and counted this.
+    pub fn count(&mut self, classified: Classified, counted: &[Counted]) {
+        self.classified = classified;
+        for counted in counted {
+            let key = (counted.webhook, counted.skipped);
+            *self.counted.entry(key).or_default() += counted.count;
+            if counted.skipped.is_none() {
+                *self.pending.entry(counted.webhook).or_default() += counted.count;
+                if let Some(owed) = self.owed.get_mut(&counted.webhook) {
+                    owed.accepted_since += counted.count;
+                }
+            }
+        }
+    }
+
+    /// From here on the configuration lets nothing wait that is pending: whoever knows what is
+    /// under way is to push the [`JournalEntry::PendingEnded`].
+    pub fn owe_end(&mut self, webhook: WebhookId, end: UnsentEnd) {
+        self.owed.entry(webhook).or_insert(Owed {
+            through: self.classified.position.sequence,
+            end,
+            accepted_since: 0,
+        });
+    }
+
+    pub fn owed(&self, webhook: WebhookId) -> Option<Owed> {
+        self.owed.get(&webhook).copied()
+    }
+
+    /// Webhooks whose pending deliveries are to end.
+    pub fn all_owed(&self) -> Vec<WebhookId> {
+        self.owed.keys().copied().collect()
+    }
+
+    /// Decisions that were pushed since the last call: they hold for what is classified next.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        std::mem::take(&mut self.decisions)
+    }
+
     /// Adds an entry and gives its ordinal, which [`Self::stored`] reaches once it is committed.
-    pub fn push(&mut self, now: Timestamp, entry: JournalEntry) -> u64 {
-        self.waiting.push_back((now, entry));
-        self.pushed += 1;
+    pub fn push(&mut self, now: Timestamp, mut entry: JournalEntry) -> u64 {
+        if self.complete(&mut entry) {
+            self.settle_pending(&entry);
+            self.waiting.push_back((now, entry));
+            self.pushed += 1;
+        }
         self.pushed
+    }
+
+    /// Fills in what only the writer knows; `false` when there is nothing to say.
+    fn complete(&mut self, entry: &mut JournalEntry) -> bool {
+        let classified = self.classified.position;
+        match entry {
+            JournalEntry::Deactivated { webhook, from, .. } => {
+                from.sequence = classified.sequence.next();
+                let (webhook, from) = (*webhook, from.sequence);
+                let status = Status::Deactivated;
+                self.decisions.push(Decision {
+                    webhook,
+                    from,
+                    status,
+                });
+                let end = UnsentEnd::Exhausted(ExhaustReason::Deactivated);
+                self.owed.remove(&webhook);
+                self.owe_end(webhook, end);
+                true
+            }
+            JournalEntry::Quarantined { webhook, from, .. } => {
+                from.sequence = classified.sequence.next();
+                self.decisions.push(Decision {
+                    webhook: *webhook,
+                    from: from.sequence,
+                    status: Status::Quarantined,
+                });
+                true
+            }
+            JournalEntry::PendingEnded {
+                end: UnsentEnd::Exhausted(ExhaustReason::Expired),
+                ..
+            } => true,
+            JournalEntry::PendingEnded {
+                webhook,
+                through,
+                end,
+                count,
+                kept,
+            } => {
+                let pending = self.pending.get(webhook).copied().unwrap_or(0);
+                if *end == UnsentEnd::Skipped(SkipReason::Deleted) {
+                    self.owed.remove(webhook);
+                    *through = classified.sequence;
+                    *count = pending;
+                    return true;
+                }
+                let Some(owed) = self.owed.remove(webhook) else {
+                    return false;
+                };
+                *through = owed.through;
+                *end = owed.end;
+                let kept = u64::try_from(kept.len()).unwrap_or(u64::MAX);
+                *count = pending
+                    .saturating_sub(owed.accepted_since)
+                    .saturating_sub(kept);
+                *count > 0 || kept > 0
+            }
+            JournalEntry::ConfigApplied { .. }
+            | JournalEntry::CountedBack { .. }
+            | JournalEntry::Delivered { .. }
+            | JournalEntry::AttemptFailed { .. }
+            | JournalEntry::Exhausted { .. }
+            | JournalEntry::Ended { .. }
+            | JournalEntry::ProbeFailed { .. }
+            | JournalEntry::BreakerOpened { .. }
+            | JournalEntry::BreakerClosed { .. }
+            | JournalEntry::Settled { .. }
+            | JournalEntry::AccountsProjected { .. }
+            | JournalEntry::Released => true,
+        }
+    }
+
+    fn settle_pending(&mut self, entry: &JournalEntry) {
+        if let JournalEntry::CountedBack {
+            webhook, accepted, ..
+        } = entry
+        {
+            *self.pending.entry(*webhook).or_default() += accepted;
+        }
+        let ends = entry.ends();
+        if let Some(webhook) = entry.webhook().filter(|_| ends > 0)
+            && let Some(pending) = self.pending.get_mut(&webhook)
+        {
+            debug_assert!(*pending >= ends, "more ended than pending: {entry:?}");
+            *pending = pending.saturating_sub(ends);
+            if *pending == 0 {
+                self.pending.remove(&webhook);
+            }
+        }
     }
 
     /// Ordinal of the last entry that was added.
@@ -72,9 +263,20 @@ impl Commits {
         self.pushed == self.stored
     }
 
+    /// A pack is made even if only counts have moved, or nothing at all.
+    pub fn flush(&mut self) {
+        self.flush = true;
+    }
+
+    /// Whether counts wait for a pack.
+    pub fn has_counts(&self) -> bool {
+        !self.counted.is_empty()
+    }
+
     /// Whether attempts may start (rule 19): few enough entries, none too old.
     pub fn gate_is_open(&self, now: Timestamp) -> bool {
-        let unjournaled = self.waiting.len() + self.under_way.len();
+        let under_way = self.under_way.as_ref().map_or(0, |pack| pack.entries.len());
+        let unjournaled = self.waiting.len() + under_way;
         let oldest = self
             .under_way_since
             .or_else(|| self.waiting.front().map(|(since, _)| *since));
@@ -83,101 +285,115 @@ impl Commits {
     }
 
     /// The next pack; `None` while one is under way or nothing waits.
-    pub fn next_pack(&mut self, now: Timestamp, classified: Classified) -> Option<Pack> {
-        if !self.under_way.is_empty() {
+    pub fn next_pack(&mut self, now: Timestamp) -> Option<&Pack> {
+        if self.under_way.is_some() || (self.waiting.is_empty() && !self.flush) {
             return None;
         }
+        self.flush = false;
         self.under_way_since = self.waiting.front().map(|(since, _)| *since);
-        let mut bytes = 0;
+        let counted: Vec<Counted> = std::mem::take(&mut self.counted)
+            .into_iter()
+            .map(|((webhook, skipped), count)| Counted {
+                webhook,
+                skipped,
+                count,
+            })
+            .collect();
+        let mut bytes = counted.len().saturating_mul(COUNTED_BYTES);
+        let mut entries: Vec<JournalEntry> = Vec::new();
         while let Some((_, entry)) = self.waiting.front() {
-            bytes += ENTRY_BYTES + answer_bytes(entry);
-            let full = bytes > PACK_BYTES_MAX || self.under_way.len() >= PACK_ENTRIES_MAX;
-            if full && !self.under_way.is_empty() {
+            bytes += entry_bytes(entry);
+            let full = bytes > PACK_BYTES_MAX || entries.len() >= PACK_ENTRIES_MAX;
+            if full && !entries.is_empty() {
                 break;
             }
             let Some((_, mut entry)) = self.waiting.pop_front() else {
                 break;
             };
-            self.link(&mut entry);
-            self.under_way.push(entry);
+            self.link(&mut entry, entries.len());
+            entries.push(entry);
         }
-        if self.under_way.is_empty() {
-            return None;
-        }
-        Some(Pack {
+        Some(self.under_way.insert(Pack {
             epoch: self.epoch,
             number: self.next_number,
             at: now,
-            classified: classified.position,
-            checkpoint: classified.checkpoint,
-            entries: self.under_way.clone(),
-        })
+            classified: self.classified.position,
+            checkpoint: self.classified.checkpoint,
+            counted,
+            entries,
+        }))
     }
 
     /// The pack under way is stored at `at`.
     pub fn pack_stored(&mut self, at: Sequence) {
+        let Some(pack) = self.under_way.take() else {
+            return;
+        };
         self.next_number += 1;
-        self.stored += self.under_way.len() as u64;
+        self.stored += u64::try_from(pack.entries.len()).unwrap_or(0);
         self.under_way_since = None;
-        // Links into this pack now have a place.
-        for webhook in self.under_way.drain(..).filter_map(|entry| entry.webhook()) {
-            let Some(links) = self.links.get_mut(&webhook) else {
-                continue;
-            };
-            for place in [&mut links.entry, &mut links.failure].into_iter().flatten() {
-                if place.pack == Sequence(0) {
-                    place.pack = at;
-                }
-            }
-        }
+        // Links into this pack now stand in the state.
+        self.links.clear();
+        let folded = self.state.apply(at, &pack);
+        debug_assert!(folded.is_ok(), "our own packs have no gap");
     }
 
-    pub fn forget(&mut self, webhook: WebhookId) {
-        self.links.remove(&webhook);
-    }
-
-    /// Links the entry to its webhook's previous ones; it will be the last of the pack.
-    fn link(&mut self, entry: &mut JournalEntry) {
+    /// Links the entry, the pack's at `index`, to its webhook's previous ones.
+    fn link(&mut self, entry: &mut JournalEntry, index: usize) {
         let here = EntryPlace {
             pack: Sequence(0),
-            index: u16::try_from(self.under_way.len()).unwrap_or(u16::MAX),
+            index: u16::try_from(index).unwrap_or(u16::MAX),
         };
-        let mut link = |attempt: &mut AttemptEntry, failed: bool| {
-            let links = self.links.entry(attempt.webhook).or_default();
+        if let Some((attempt, failed)) = entry.attempt_mut() {
+            let links = self.links.entry(attempt.webhook).or_insert_with(|| {
+                let told = self.state.webhooks.get(&attempt.webhook);
+                told.map(|webhook| webhook.links).unwrap_or_default()
+            });
             attempt.previous = *links;
             links.entry = Some(here);
             if failed {
                 links.failure = Some(here);
             }
-        };
-        match entry {
-            JournalEntry::Delivered { attempt, .. } | JournalEntry::Ended { attempt, .. } => {
-                link(attempt, false);
-            }
-            JournalEntry::AttemptFailed { attempt, .. }
-            | JournalEntry::Exhausted { attempt, .. } => link(attempt, true),
-            JournalEntry::ConfigApplied { .. } | JournalEntry::AccountsProjected { .. } => {}
         }
     }
 }
 
-fn answer_bytes(entry: &JournalEntry) -> usize {
-    match entry {
-        JournalEntry::AttemptFailed { failure, .. } | JournalEntry::Exhausted { failure, .. } => {
-            failure.sealed_answer.len()
+fn entry_bytes(entry: &JournalEntry) -> usize {
+    ENTRY_BYTES
+        + match entry {
+            JournalEntry::AttemptFailed { failure, .. }
+            | JournalEntry::Exhausted { failure, .. }
+            | JournalEntry::ProbeFailed { failure, .. } => failure.sealed_answer.len(),
+            JournalEntry::PendingEnded { kept, .. } => kept.len().saturating_mul(KEPT_BYTES),
+            JournalEntry::Settled {
+                lanes: LanesSettled::Some(lanes),
+                ..
+            } => lanes.len().saturating_mul(COUNTED_BYTES),
+            JournalEntry::CountedBack { skipped, .. } => {
+                skipped.len().saturating_mul(COUNTED_BYTES)
+            }
+            JournalEntry::Settled {
+                lanes: LanesSettled::All,
+                ..
+            }
+            | JournalEntry::Delivered { .. }
+            | JournalEntry::ConfigApplied { .. }
+            | JournalEntry::Ended { .. }
+            | JournalEntry::BreakerOpened { .. }
+            | JournalEntry::BreakerClosed { .. }
+            | JournalEntry::Deactivated { .. }
+            | JournalEntry::Quarantined { .. }
+            | JournalEntry::AccountsProjected { .. }
+            | JournalEntry::Released => 0,
         }
-        JournalEntry::Delivered { .. }
-        | JournalEntry::ConfigApplied { .. }
-        | JournalEntry::Ended { .. }
-        | JournalEntry::AccountsProjected { .. } => 0,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
-    use shared::domain::journal::Failure;
+    use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
+    use shared::domain::state::WebhookState;
     use shared::ids::{EventId, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
@@ -190,7 +406,15 @@ mod tests {
     const AT: Timestamp = Timestamp::from_millis(1_000);
 
     fn commits() -> Commits {
-        Commits::new(Epoch(3), HashMap::new())
+        let mut state = PartitionState::default();
+        for webhook in [1, 2, 3] {
+            let mut known = WebhookState::default();
+            known.ledger.accepted = 1_000_000;
+            state
+                .webhooks
+                .insert(WebhookId::from_bytes([webhook; 16]), known);
+        }
+        Commits::new(Epoch(3), CLASSIFIED, state)
     }
 
     fn failed(webhook: u8, answer_bytes: usize) -> JournalEntry {
@@ -211,6 +435,7 @@ mod tests {
                 sealed_answer: vec![0; answer_bytes],
             },
             retry_at: AT,
+            weight: FailureWeight::default(),
         }
     }
 
@@ -225,29 +450,26 @@ mod tests {
     }
 
     fn links(entry: &JournalEntry) -> Links {
-        match entry {
-            JournalEntry::AttemptFailed { attempt, .. }
-            | JournalEntry::Delivered { attempt, .. }
-            | JournalEntry::Exhausted { attempt, .. } => attempt.previous,
-            JournalEntry::ConfigApplied { .. }
-            | JournalEntry::Ended { .. }
-            | JournalEntry::AccountsProjected { .. } => Links::default(),
-        }
+        let mut entry = entry.clone();
+        entry
+            .attempt_mut()
+            .map(|(attempt, _)| attempt.previous)
+            .unwrap()
     }
 
     #[test]
     fn one_pack_is_under_way_and_the_next_gathers() {
         let mut commits = commits();
-        assert_eq!(commits.next_pack(AT, CLASSIFIED), None);
+        assert!(commits.next_pack(AT).is_none());
         commits.push(AT, delivered(1));
-        let first = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let first = commits.next_pack(AT).cloned().unwrap();
         assert_eq!((first.epoch, first.number), (Epoch(3), 1));
         commits.push(AT, delivered(2));
         commits.push(AT, delivered(3));
-        assert_eq!(commits.next_pack(AT, CLASSIFIED), None);
+        assert!(commits.next_pack(AT).is_none());
         commits.pack_stored(Sequence(70));
         assert_eq!(commits.stored(), 1);
-        let second = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let second = commits.next_pack(AT).cloned().unwrap();
         assert_eq!((second.number, second.entries.len()), (2, 2));
         commits.pack_stored(Sequence(71));
         assert!(commits.is_empty());
@@ -265,14 +487,14 @@ mod tests {
         for entry in [failed(1, 0), delivered(2), delivered(1)] {
             commits.push(AT, entry);
         }
-        let first = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let first = commits.next_pack(AT).cloned().unwrap();
         assert_eq!(links(&first.entries[0]), Links::default());
         assert_eq!(links(&first.entries[1]), Links::default());
         let (entry, failure) = (place(0, 0), place(0, 0));
         assert_eq!(links(&first.entries[2]), Links { entry, failure });
         commits.pack_stored(Sequence(70));
         commits.push(AT, delivered(1));
-        let second = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let second = commits.next_pack(AT).cloned().unwrap();
         let (entry, failure) = (place(70, 2), place(70, 0));
         assert_eq!(links(&second.entries[0]), Links { entry, failure });
     }
@@ -284,7 +506,7 @@ mod tests {
             commits.push(AT, failed(1, 1_024));
         }
         let mut entries = 0;
-        while let Some(pack) = commits.next_pack(AT, CLASSIFIED) {
+        while let Some(pack) = commits.next_pack(AT).cloned() {
             assert!(shared::codec::encode_pack(&pack).len() <= PACK_BYTES_MAX);
             entries += pack.entries.len();
             commits.pack_stored(Sequence(1));
@@ -300,7 +522,7 @@ mod tests {
         commits.push(AT, delivered(1));
         assert!(commits.gate_is_open(AT));
         assert!(!commits.gate_is_open(late));
-        commits.next_pack(AT, CLASSIFIED).unwrap();
+        commits.next_pack(AT).cloned().unwrap();
         assert!(!commits.gate_is_open(late), "under way counts too");
         commits.pack_stored(Sequence(1));
         for _ in 0..UNJOURNALED_MAX {

@@ -1,22 +1,28 @@
 //! The deliveries of one webhook: what comes in, what is attempted, what is journaled.
 //!
-//! Two marks move through the stream. `classified` is how far events are counted; `read` is how
-//! far they are taken into the lanes. A webhook that keeps up has both at the same place. One
-//! that cannot remembers positions only, stops at its window's bound, and reads on from the
-//! stream when there is room (`protocol.md`, rule 14).
+//! `state` is what the journal will tell, each entry applied as it is made; `lanes` is what of the
+//! pending is at hand. `read` is how far the stream is taken into the lanes: a webhook that cannot
+//! keep up remembers positions only, stops at its window's bound, and reads on from the stream
+//! when there is room (`protocol.md`, rule 14).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeSet;
 
+use shared::domain::journal::EntryPlace;
 use shared::domain::journal::{
-    AttemptEntry, ExhaustReason, Failure, JournalEntry, Links, SkipReason, UnsentEnd,
+    AttemptEntry, ExhaustReason, Failure, FailureWeight, JournalEntry, Kept, LanesSettled, Links,
+    SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
+use shared::domain::state::{Breaker, Health, WebhookState};
+use shared::domain::webhook::{Dialect, Status};
 use shared::ids::{EventId, LaneHash, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 
+use super::health::{self, Span};
 use super::lanes::{Admitted, Bounds, Lanes, Pending};
-use super::ledger::Ledger;
+use super::rate::RateLimit;
 use super::retry::retry_at;
+use super::settling::settled;
 
 /// All matches in (after, through], classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +54,24 @@ pub enum Input {
     Finished(Finished),
     /// Time has passed, or more may be attempted than before.
     Tick,
-    Configured(Policy),
+    Configured(Rules),
+    /// What is pending at or below the sequence ends, since the configuration says so.
+    EndPending(Sequence, UnsentEnd),
+    /// The webhook may be put to sleep: nothing has happened for a while.
+    Rest,
     /// The webhook is deleted: what is pending is not sent.
     Deleted,
+}
+
+/// How the webhook is to be treated from here on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub policy: Policy,
+    pub dialect: Dialect,
+    /// An owner's own decision included.
+    pub status: Status,
+    /// Whoever brought this about lifted what an owner decided: health begins anew.
+    pub lifts: bool,
 }
 
 /// An attempt has ended.
@@ -67,7 +88,11 @@ pub enum AttemptOutcome {
     Delivered {
         status: u16,
     },
-    Failed(Failure),
+    Failed {
+        failure: Failure,
+        /// What the endpoint asked for, from the end of the attempt on.
+        retry_after_ms: Option<u64>,
+    },
     /// Nothing was sent, since the stream no longer has the event (rule 20) or its bytes are not
     /// readable (rule 26).
     Gone(UnsentEnd),
@@ -111,28 +136,24 @@ pub struct Context {
     pub now: Timestamp,
     /// Uniformly random.
     pub jitter: u64,
-    /// Attempts that may start now, besides the webhook's own limit.
+    /// Attempts that may start now, besides the webhook's own limits.
     pub allowance: usize,
 }
 
-/// A failed delivery as JOURNAL tells of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failing {
-    pub event: EventId,
-    pub lane: LaneHash,
-    pub attempts: u32,
-    pub retry_at: Timestamp,
-}
-
-/// What JOURNAL tells of a webhook's deliveries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Past {
-    /// Ended, by position.
-    pub ended: HashSet<Sequence>,
-    /// Tried and not ended.
-    pub failing: BTreeMap<Sequence, Failing>,
-    /// Counts of `ended`; their events count as accepted too.
-    pub ledger: Ledger,
+/// What a webhook's deliveries begin with.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    pub webhook: WebhookId,
+    /// Of positions in EVENTS.
+    pub generation: u32,
+    pub rules: Rules,
+    /// As the journal tells it, everything that was pushed included.
+    pub state: WebhookState,
+    /// Nothing is pending at or below, if the ledger says that nothing is pending at all.
+    pub idle_through: Option<Sequence>,
+    /// A predecessor's last attempt may still arrive until then (rule 9).
+    pub hold_ends_until: Timestamp,
+    pub bounds: Bounds,
 }
 
 /// The state of one webhook.
@@ -140,80 +161,113 @@ pub struct Past {
 pub struct Deliveries {
     webhook: WebhookId,
     generation: u32,
-    policy: Policy,
-    /// A policy with another ordering, held back until nothing is in flight (rule 13).
-    next_policy: Option<Policy>,
+    rules: Rules,
+    /// Rules with another ordering, held back until nothing is in flight (rule 13).
+    next_rules: Option<Rules>,
+    state: WebhookState,
     lanes: Lanes,
-    ledger: Ledger,
-    classified: Sequence,
     read: Sequence,
     /// The stream is known to reach this.
     known: Sequence,
     reading: bool,
     woken_at: Option<Timestamp>,
-    /// Ended above `read`, as JOURNAL told or since; empties as `read` passes.
-    ended: HashSet<Sequence>,
+    /// Under way while the breaker is open.
+    probing: Option<Sequence>,
+    rate: RateLimit,
+    hold_ends_until: Timestamp,
+    ends_since_settled: usize,
+    /// Lanes that are behind and in which something ended since they were settled last.
+    moved: BTreeSet<LaneHash>,
+    /// To be journaled before anything else.
+    opening: Option<JournalEntry>,
+    /// Successes since the partition was taken over with failures in it: what is overdue starts
+    /// like after an outage (rule 6).
+    takeover_ramp: Option<usize>,
     deleted: bool,
 }
 
+/// An entry is applied before it has a place; nothing here asks for one.
+const UNPLACED: EntryPlace = EntryPlace {
+    pack: Sequence(0),
+    index: 0,
+};
+
 impl Deliveries {
-    /// A webhook that classifies what comes after `after`, with what JOURNAL tells of it.
-    pub fn new(
-        webhook: WebhookId,
-        generation: u32,
-        policy: Policy,
-        after: Sequence,
-        past: Past,
-        bounds: Bounds,
-    ) -> Self {
-        let mut lanes = Lanes::new(policy.ordering, bounds);
-        let mut ledger = past.ledger;
-        let failing: Vec<Sequence> = past.failing.keys().copied().collect();
-        for (sequence, failing) in past.failing {
-            // An attempt proves that it was accepted.
-            ledger.accepted += 1;
+    pub fn new(beginning: Beginning) -> Self {
+        let Beginning {
+            webhook,
+            generation,
+            rules,
+            state,
+            idle_through,
+            hold_ends_until,
+            bounds,
+        } = beginning;
+        let mut lanes = Lanes::new(rules.policy.ordering, bounds);
+        for (sequence, failing) in &state.failing {
             let pending = Pending {
                 event: failing.event,
                 lane: failing.lane,
                 attempts: failing.attempts,
                 retry_at: Some(failing.retry_at),
             };
-            lanes.restore(sequence, pending);
+            lanes.restore(*sequence, pending);
         }
-        let mut ended = past.ended;
+        let read = idle_through.unwrap_or_default().max(state.resolved);
+        for (lane, from) in state.behind.iter().filter(|(_, from)| **from <= read) {
+            lanes.restore_unremembered(*lane, *from);
+        }
         // Nobody knows under which orderings the log came about: whatever it tells of may have been
         // tried before an earlier delivery of its lane.
-        let told = ended.iter().chain(&failing).max();
+        let told = state.ended.keys().chain(state.failing.keys()).max();
         lanes.keep_through(told.copied().unwrap_or_default());
-        // Older ones are never met again.
-        ended.retain(|sequence| *sequence > after);
-        Self {
+        let mut deliveries = Self {
             webhook,
             generation,
-            policy,
-            next_policy: None,
+            rules,
+            next_rules: None,
+            state,
             lanes,
-            ledger,
-            classified: after,
-            read: after,
-            known: after,
+            read,
+            known: read,
             reading: false,
             woken_at: None,
-            ended,
+            probing: None,
+            rate: RateLimit::default(),
+            hold_ends_until,
+            ends_since_settled: 0,
+            moved: BTreeSet::new(),
+            opening: None,
+            takeover_ramp: None,
             deleted: false,
+        };
+        deliveries.takeover_ramp = (!deliveries.lanes.is_empty()).then_some(0);
+        if idle_through.is_some() {
+            deliveries.opening = deliveries.settled_wholly();
         }
+        deliveries.narrow();
+        deliveries
     }
 
-    pub fn ledger(&self) -> Ledger {
-        self.ledger
+    pub fn health(&self) -> &Health {
+        &self.state.health
+    }
+
+    pub fn status(&self) -> Status {
+        self.rules.status
     }
 
     pub fn policy(&self) -> &Policy {
-        &self.policy
+        &self.rules.policy
     }
 
     pub fn in_flight(&self) -> usize {
         self.lanes.in_flight()
+    }
+
+    /// Deliveries at hand: what the webhook costs in memory, beside a fixed part.
+    pub fn remembered(&self) -> usize {
+        self.lanes.len() + self.state.ended.len() + self.state.behind.len()
     }
 
     /// Whether the delivery is pending here, so that its body may be of use.
@@ -221,21 +275,40 @@ impl Deliveries {
         self.lanes.contains(sequence)
     }
 
-    /// Whether everything that is known of is counted and taken.
+    /// Whether everything that is known of is taken.
     pub fn is_caught_up(&self) -> bool {
         self.read >= self.known
     }
 
+    /// Whether there is nothing to do but wait for events.
+    pub fn is_idle(&self) -> bool {
+        self.is_caught_up() && !self.reading && self.next_rules.is_none() && self.lanes.is_empty()
+    }
+
     /// Whether a step with more allowance would start an attempt.
     pub fn wants_more(&self, now: Timestamp) -> bool {
-        !self.deleted
-            && self.next_policy.is_none()
-            && self.in_flight() < usize::from(self.policy.max_in_flight)
-            && self.lanes.has_ready(now)
+        if self.deleted || self.next_rules.is_some() || !self.sends(now) {
+            return false;
+        }
+        match self.state.health.breaker {
+            Breaker::Open { next_probe_at, .. } => {
+                now >= next_probe_at && self.in_flight() == 0 && !self.lanes.is_empty()
+            }
+            Breaker::Closed | Breaker::Ramping { .. } => {
+                let limit = usize::from(self.rules.policy.max_in_flight)
+                    .min(health::in_flight_limit(&self.state.health))
+                    .min(self.takeover_ramp.map_or(usize::MAX, |ramp| ramp + 1));
+                self.in_flight() < limit && self.lanes.has_ready(now)
+            }
+        }
     }
 
     /// Takes one input; effects are appended in the order in which they are to be carried out.
     pub fn step(&mut self, input: Input, context: &Context, effects: &mut Vec<Effect>) {
+        if self.deleted {
+            return;
+        }
+        effects.extend(self.opening.take().map(Effect::Journal));
         match input {
             Input::Offered(offer) => self.take_offer(&offer),
             Input::BacklogRead(offer) => {
@@ -251,62 +324,43 @@ impl Deliveries {
             Input::Finished(finished) => self.finish(finished, context, effects),
             // A timer that fired early, by a clock that was set back, is asked for anew.
             Input::Tick => self.woken_at = None,
-            Input::Configured(policy) => self.next_policy = Some(policy),
-            Input::Deleted => self.delete(),
+            Input::Configured(rules) => {
+                // At once, whatever the barrier holds back: nothing more may start.
+                self.rules.status = rules.status;
+                self.next_rules = Some(rules);
+            }
+            Input::Rest => {
+                if self.is_idle() {
+                    effects.extend(self.settled_wholly().map(Effect::Journal));
+                }
+            }
+            Input::EndPending(through, end) => self.end_pending(through, end, effects),
+            Input::Deleted => {
+                self.deleted = true;
+                self.lanes = Lanes::new(self.rules.policy.ordering, Bounds::default());
+                self.state = WebhookState::default();
+                return;
+            }
         }
-        if self.deleted {
-            return;
-        }
-        self.adopt_policy();
+        self.adopt_rules();
+        self.sweep(context, effects);
         self.start_attempts(context, effects);
+        self.settle(effects);
         self.read_on(effects);
         self.wake(context, effects);
     }
 
     fn take_offer(&mut self, offer: &Offer) {
-        if self.deleted {
-            return;
-        }
         self.known = self.known.max(offer.through);
-        self.count(offer);
-        self.take(offer);
-    }
-
-    /// Counts what lies above `classified`, unless the offer leaves a gap to it.
-    fn count(&mut self, offer: &Offer) {
-        if offer.after > self.classified || offer.through <= self.classified {
-            return;
-        }
-        let above = self.classified;
-        for owed in offer.matches.iter().filter(|owed| owed.sequence > above) {
-            // What JOURNAL has told of is counted already.
-            if self.ended.contains(&owed.sequence) || self.lanes.contains(owed.sequence) {
-                continue;
-            }
-            self.ledger.accepted += 1;
-            self.ledger.skipped += u64::from(owed.skipped.is_some());
-        }
-        self.classified = offer.through;
-    }
-
-    /// Takes what lies above `read` into the lanes, up to the window's bound.
-    fn take(&mut self, offer: &Offer) {
         if offer.after > self.read || offer.through <= self.read {
             return;
         }
         let above = self.read;
         for owed in offer.matches.iter().filter(|owed| owed.sequence > above) {
-            if owed.skipped.is_some() || self.lanes.contains(owed.sequence) {
-                continue;
-            }
-            if self.ended.contains(&owed.sequence) {
-                // A lane that reads it again must still know that it has ended.
-                if !self.lanes.reads_again(owed.sequence, owed.lane) {
-                    self.ended.remove(&owed.sequence);
-                }
-                continue;
-            }
-            if self.lanes.admit(owed.sequence, untried(owed)) == Admitted::NoRoom {
+            let is_taken = owed.skipped.is_some()
+                || self.lanes.contains(owed.sequence)
+                || self.state.has_ended(owed.sequence, owed.lane);
+            if !is_taken && self.lanes.admit(owed.sequence, untried(owed)) == Admitted::NoRoom {
                 self.read = owed.sequence.previous();
                 return;
             }
@@ -317,131 +371,383 @@ impl Deliveries {
     /// Gives lanes what they had forgotten.
     fn take_again(&mut self, offer: &Offer) {
         self.reading = false;
-        if self.deleted {
-            return;
-        }
-        let ended = &self.ended;
+        let state = &self.state;
         let pending = offer
             .matches
             .iter()
-            .filter(|owed| owed.skipped.is_none() && !ended.contains(&owed.sequence))
+            .filter(|owed| owed.skipped.is_none() && !state.has_ended(owed.sequence, owed.lane))
             .map(|owed| (owed.sequence, untried(owed)));
         self.lanes
             .finish_reading_again(Some((pending, offer.through)));
-        // Ends that the lane has passed need not be known any more; it may have stopped before.
-        for owed in &offer.matches {
-            if !self.lanes.reads_again(owed.sequence, owed.lane) {
-                self.ended.remove(&owed.sequence);
-            }
-        }
     }
 
     fn finish(&mut self, finished: Finished, context: &Context, effects: &mut Vec<Effect>) {
         let Some(&pending) = self.lanes.get(finished.sequence) else {
-            // Deleted meanwhile: the ledger is closed.
             return;
         };
-        let number = pending.attempts + 1;
+        let is_probe = self.probing == Some(finished.sequence);
+        if is_probe {
+            self.probing = None;
+        }
         let attempt = AttemptEntry {
             webhook: self.webhook,
             position: self.position(finished.sequence),
             event: pending.event,
             lane: pending.lane,
-            number,
+            number: pending.attempts + 1,
             started_at: finished.started_at,
             latency_ms: finished.latency_ms,
             previous: Links::default(),
         };
-        let entry = match finished.outcome {
-            AttemptOutcome::NotStarted => {
-                let retry = pending.retry_at.unwrap_or(context.now);
-                self.lanes.park(finished.sequence, pending.attempts, retry);
-                return;
-            }
+        match finished.outcome {
+            AttemptOutcome::NotStarted => self.lanes.put_back(finished.sequence),
             AttemptOutcome::Delivered { status } => {
+                self.takeover_ramp = self.takeover_ramp.and_then(|ramp| {
+                    let whole = usize::from(self.rules.policy.max_in_flight);
+                    (ramp + 1 < whole).then_some(ramp + 1)
+                });
                 self.end(finished.sequence);
-                self.ledger.delivered += 1;
-                JournalEntry::Delivered { attempt, status }
+                self.journal(JournalEntry::Delivered { attempt, status }, effects);
+                if is_probe {
+                    let (webhook, at) = (self.webhook, context.now);
+                    self.journal(JournalEntry::BreakerClosed { webhook, at }, effects);
+                    self.narrow();
+                }
+            }
+            // A predecessor's attempt may still arrive; until then the lane does not pass it over.
+            AttemptOutcome::Gone(_) if context.now < self.hold_ends_until => {
+                let attempts = pending.attempts;
+                self.lanes
+                    .park(finished.sequence, attempts, self.hold_ends_until);
             }
             AttemptOutcome::Gone(end) => {
                 self.end(finished.sequence);
-                match end {
-                    UnsentEnd::Skipped(_) => self.ledger.skipped += 1,
-                    UnsentEnd::Exhausted(_) => self.ledger.exhausted += 1,
-                }
                 // Nothing was sent: the number is that of the attempts before.
                 let attempt = AttemptEntry {
                     number: pending.attempts,
                     ..attempt
                 };
-                JournalEntry::Ended { attempt, end }
+                self.journal(JournalEntry::Ended { attempt, end }, effects);
             }
-            AttemptOutcome::Failed(failure) => {
-                let schedule = &self.policy.retry_schedule_ms;
-                match retry_at(schedule, number, context.now, context.jitter) {
-                    Some(retry_at) => {
-                        self.lanes.park(finished.sequence, number, retry_at);
-                        JournalEntry::AttemptFailed {
-                            attempt,
-                            failure,
-                            retry_at,
-                        }
-                    }
-                    None => {
-                        self.end(finished.sequence);
-                        self.ledger.exhausted += 1;
-                        JournalEntry::Exhausted {
-                            attempt,
-                            failure,
-                            reason: ExhaustReason::Schedule,
-                        }
-                    }
+            AttemptOutcome::Failed {
+                failure,
+                retry_after_ms,
+            } => {
+                let pause = retry_after_ms.and_then(|wait| i64::try_from(wait).ok());
+                let failed = Failed {
+                    attempt,
+                    failure,
+                    pause_until: pause.map(|wait| context.now.plus_millis(wait)),
+                    is_probe,
+                };
+                self.fail(failed, context, effects);
+            }
+        }
+    }
+
+    fn fail(&mut self, failed: Failed, context: &Context, effects: &mut Vec<Effect>) {
+        let Failed {
+            attempt,
+            failure,
+            pause_until,
+            is_probe,
+        } = failed;
+        let span = Span {
+            started_at: attempt.started_at,
+            ended_at: attempt.ended_at(),
+        };
+        let policy = &self.rules.policy;
+        let weight = health::weigh(&self.state.health, policy, span, &failure, pause_until);
+        let status = failure.status;
+        let kind = failure.kind;
+        if is_probe {
+            self.fail_probe(attempt, failure, weight, context, effects);
+        } else {
+            self.fail_attempt(attempt, failure, weight, context, effects);
+        }
+        if self.rules.status != Status::Enabled {
+            return;
+        }
+        let failure = Failure {
+            kind,
+            status,
+            sealed_answer: Vec::new(),
+        };
+        let (health, dialect) = (&self.state.health, self.rules.dialect);
+        let policy = &self.rules.policy;
+        let now = context.now;
+        if let Some(reason) = health::deactivates(health, policy, dialect, &failure, now) {
+            let entry = JournalEntry::Deactivated {
+                webhook: self.webhook,
+                reason,
+                at: now,
+                from: self.position(self.known.next()),
+            };
+            self.journal(entry, effects);
+            self.rules.status = Status::Deactivated;
+            let end = UnsentEnd::Exhausted(ExhaustReason::Deactivated);
+            self.end_pending(self.known, end, effects);
+        } else if health::opens(health, dialect) {
+            let entry = JournalEntry::BreakerOpened {
+                webhook: self.webhook,
+                at: now,
+                next_probe_at: health::next_probe(policy, 0, now, context.jitter),
+            };
+            self.journal(entry, effects);
+            self.narrow();
+        }
+    }
+
+    /// A probe is no attempt of the delivery, which stands where it stood (rule 18).
+    fn fail_probe(
+        &mut self,
+        attempt: AttemptEntry,
+        failure: Failure,
+        weight: FailureWeight,
+        context: &Context,
+        effects: &mut Vec<Effect>,
+    ) {
+        let probes = match self.state.health.breaker {
+            Breaker::Open { probes, .. } => probes.saturating_add(1),
+            Breaker::Closed | Breaker::Ramping { .. } => 0,
+        };
+        let policy = &self.rules.policy;
+        let next = health::next_probe(policy, probes, context.now, context.jitter);
+        self.lanes.put_back(attempt.position.sequence);
+        let entry = JournalEntry::ProbeFailed {
+            attempt: AttemptEntry {
+                number: attempt.number.saturating_sub(1),
+                ..attempt
+            },
+            failure,
+            next_probe_at: next,
+            weight,
+        };
+        self.journal(entry, effects);
+    }
+
+    fn fail_attempt(
+        &mut self,
+        attempt: AttemptEntry,
+        failure: Failure,
+        weight: FailureWeight,
+        context: &Context,
+        effects: &mut Vec<Effect>,
+    ) {
+        let sequence = attempt.position.sequence;
+        let schedule = &self.policy().retry_schedule_ms;
+        let scheduled = retry_at(schedule, attempt.number, context.now, context.jitter);
+        let held = (context.now < self.hold_ends_until).then_some(self.hold_ends_until);
+        let retry_at = match (self.ends_pending(), scheduled.or(held)) {
+            // It ends with the others of its webhook, only later.
+            (Some(UnsentEnd::Exhausted(reason)), _) => Err(reason),
+            (Some(UnsentEnd::Skipped(_)), _) => Ok(context.now),
+            (None, Some(retry_at)) => Ok(retry_at.max(weight.pause_until.unwrap_or(retry_at))),
+            (None, None) => Err(ExhaustReason::Schedule),
+        };
+        match retry_at {
+            Ok(retry_at) => {
+                self.lanes.park(sequence, attempt.number, retry_at);
+                let entry = JournalEntry::AttemptFailed {
+                    attempt,
+                    failure,
+                    retry_at,
+                    weight,
+                };
+                self.journal(entry, effects);
+                if let Some(end @ UnsentEnd::Skipped(_)) = self.ends_pending() {
+                    self.end(sequence);
+                    self.journal(JournalEntry::Ended { attempt, end }, effects);
                 }
             }
+            Err(reason) => {
+                self.end(sequence);
+                let entry = JournalEntry::Exhausted {
+                    attempt,
+                    failure,
+                    reason,
+                    weight,
+                };
+                self.journal(entry, effects);
+            }
+        }
+    }
+
+    /// What becomes of pending deliveries in the webhook's status, if they do not wait.
+    fn ends_pending(&self) -> Option<UnsentEnd> {
+        ends_pending(self.rules.status)
+    }
+
+    /// All that is pending ends, except what is under way. The journal's writer, who alone knows
+    /// them, fills in how far that reaches at least and how many they are.
+    fn end_pending(&mut self, through: Sequence, end: UnsentEnd, effects: &mut Vec<Effect>) {
+        let kept: Vec<Kept> = self
+            .lanes
+            .under_way()
+            .filter(|(sequence, _)| *sequence <= through)
+            .map(|(sequence, pending)| Kept {
+                sequence,
+                event: pending.event,
+                lane: pending.lane,
+                attempts: pending.attempts,
+            })
+            .collect();
+        let entry = JournalEntry::PendingEnded {
+            webhook: self.webhook,
+            through,
+            end,
+            count: 0,
+            kept,
         };
+        self.lanes.forget_through(through);
+        self.read = self.read.max(through);
+        self.journal(entry, effects);
+    }
+
+    /// A delivery ends: its lane goes on.
+    fn end(&mut self, sequence: Sequence) {
+        if let Some(pending) = self.lanes.remove(sequence) {
+            self.ends_since_settled += 1;
+            if self.state.behind.contains_key(&pending.lane) {
+                self.moved.insert(pending.lane);
+            }
+        }
+    }
+
+    fn journal(&mut self, entry: JournalEntry, effects: &mut Vec<Effect>) {
+        self.state.apply(UNPLACED, &entry);
         effects.push(Effect::Journal(entry));
     }
 
-    /// A delivery ends. One that is known from JOURNAL alone is still to be met in the stream, as
-    /// is one that its lane reads again.
-    fn end(&mut self, sequence: Sequence) {
-        let Some(pending) = self.lanes.remove(sequence) else {
+    /// A change of ordering is a barrier: attempts in flight end first, then everything goes by
+    /// sequence under the new one.
+    fn adopt_rules(&mut self) {
+        let Some(next) = &self.next_rules else {
             return;
         };
-        if sequence > self.read || self.lanes.reads_again(sequence, pending.lane) {
-            self.ended.insert(sequence);
-        }
-    }
-
-    /// An ordering changes only while nothing is in flight; the rest of a policy at once.
-    fn adopt_policy(&mut self) {
-        let Some(next) = &self.next_policy else {
-            return;
-        };
-        if next.ordering != self.lanes.ordering() {
-            if self.in_flight() > 0 {
+        if next.policy.ordering != self.lanes.ordering() {
+            if self.lanes.in_flight() > 0 {
                 return;
             }
             self.lanes.keep_through(self.read);
-            self.lanes.reorder(next.ordering);
+            self.lanes.reorder(next.policy.ordering);
         }
-        if let Some(next) = self.next_policy.take() {
-            self.policy = next;
+        if let Some(next) = self.next_rules.take() {
+            if next.lifts {
+                self.state.health = Health::default();
+            }
+            self.rules = next;
+            self.narrow();
         }
+    }
+
+    /// What cannot be sent now is not worth remembering: it is read again when its time comes.
+    fn narrow(&mut self) {
+        let is_narrow = self.state.health.is_open() || self.rules.status != Status::Enabled;
+        if let Some(cut) = self.lanes.narrow(is_narrow) {
+            self.read = self.read.min(cut.previous());
+        }
+    }
+
+    fn sends(&self, now: Timestamp) -> bool {
+        self.rules.status == Status::Enabled
+            && self
+                .state
+                .health
+                .paused_until
+                .is_none_or(|until| until <= now)
     }
 
     fn start_attempts(&mut self, context: &Context, effects: &mut Vec<Effect>) {
         let mut allowance = context.allowance;
         while allowance > 0 && self.wants_more(context.now) {
-            let Some((sequence, pending)) = self.lanes.start_next(context.now) else {
+            let limit = self.rules.policy.rate_limit_per_second;
+            if limit.is_some_and(|limit| !self.rate.allows(limit, context.now)) {
+                return;
+            }
+            let started = match self.state.health.breaker {
+                Breaker::Open { last_probed, .. } => {
+                    let probed = self.lanes.start_after(last_probed);
+                    self.probing = probed.map(|(sequence, _)| sequence);
+                    probed
+                }
+                Breaker::Closed | Breaker::Ramping { .. } => {
+                    let prefers_new = limit.is_some() && self.rate.prefers_new();
+                    self.lanes.start_next(context.now, prefers_new)
+                }
+            };
+            let Some((sequence, pending)) = started else {
                 return;
             };
+            if limit.is_some() {
+                self.rate.started(context.now, pending.attempts > 0);
+            }
             allowance -= 1;
             effects.push(Effect::Attempt(Attempt {
                 sequence,
                 event: pending.event,
                 number: pending.attempts + 1,
             }));
+        }
+    }
+
+    /// Says from time to time how far everything has ended, so that a new owner need not read it.
+    fn settle(&mut self, effects: &mut Vec<Effect>) {
+        if self.ends_since_settled < self.lanes.bounds().settle_after {
+            return;
+        }
+        self.ends_since_settled = 0;
+        let moved = std::mem::take(&mut self.moved);
+        let entry = settled(self.webhook, &self.state, &self.lanes, self.read, &moved);
+        if let Some(entry) = entry {
+            self.journal(entry, effects);
+        }
+    }
+
+    /// Nothing is pending: what the journal tells of single deliveries is not needed any more.
+    fn settled_wholly(&mut self) -> Option<JournalEntry> {
+        if self.state.ended.is_empty() && self.state.behind.is_empty() {
+            return None;
+        }
+        let entry = JournalEntry::Settled {
+            webhook: self.webhook,
+            resolved: self.read,
+            lanes: LanesSettled::All,
+        };
+        self.state.apply(UNPLACED, &entry);
+        self.ends_since_settled = 0;
+        self.moved.clear();
+        Some(entry)
+    }
+
+    /// Ends what is still there although the webhook's status lets nothing wait: what was under
+    /// way when the others ended, under an owner that is gone.
+    fn sweep(&mut self, context: &Context, effects: &mut Vec<Effect>) {
+        let Some(end) = self.ends_pending() else {
+            return;
+        };
+        if context.now < self.hold_ends_until {
+            return;
+        }
+        let left: Vec<(Sequence, Pending)> = self
+            .lanes
+            .iter()
+            .filter(|(sequence, _)| !self.lanes.is_under_way(*sequence))
+            .map(|(sequence, pending)| (sequence, *pending))
+            .collect();
+        for (sequence, pending) in left {
+            let attempt = AttemptEntry {
+                webhook: self.webhook,
+                position: self.position(sequence),
+                event: pending.event,
+                lane: pending.lane,
+                number: pending.attempts,
+                started_at: context.now,
+                latency_ms: 0,
+                previous: Links::default(),
+            };
+            self.end(sequence);
+            self.journal(JournalEntry::Ended { attempt, end }, effects);
         }
     }
 
@@ -465,18 +771,36 @@ impl Deliveries {
     }
 
     fn wake(&mut self, context: &Context, effects: &mut Vec<Effect>) {
-        let due = self.lanes.next_due().filter(|due| *due > context.now);
+        let due = self.due(context.now).filter(|due| *due > context.now);
         if due != self.woken_at {
             self.woken_at = due;
             effects.extend(due.map(Effect::WakeAt));
         }
     }
 
-    fn delete(&mut self) {
-        self.deleted = true;
-        self.ledger.skipped += self.ledger.pending();
-        self.lanes = Lanes::new(self.policy.ordering, Bounds::default());
-        self.ended = HashSet::new();
+    /// When there may be something to start that does not follow from another input.
+    fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.lanes.is_empty() {
+            return None;
+        }
+        if self.rules.status != Status::Enabled {
+            return self.ends_pending().map(|_| self.hold_ends_until);
+        }
+        let paused = self.state.health.paused_until.filter(|until| *until > now);
+        if paused.is_some() {
+            return paused;
+        }
+        match self.state.health.breaker {
+            Breaker::Open { next_probe_at, .. } => Some(next_probe_at),
+            // Only the rate can have held it back: the other limits move with an input.
+            Breaker::Closed | Breaker::Ramping { .. }
+                if self.rules.policy.rate_limit_per_second.is_some()
+                    && self.lanes.has_ready(now) =>
+            {
+                Some(self.rate.look_again_at())
+            }
+            Breaker::Closed | Breaker::Ramping { .. } => self.lanes.next_due(),
+        }
     }
 
     fn position(&self, sequence: Sequence) -> Position {
@@ -484,6 +808,23 @@ impl Deliveries {
             generation: self.generation,
             sequence,
         }
+    }
+}
+
+/// A failed attempt on its way into the journal.
+struct Failed {
+    attempt: AttemptEntry,
+    failure: Failure,
+    pause_until: Option<Timestamp>,
+    is_probe: bool,
+}
+
+/// What becomes of pending deliveries in a status, if they do not wait.
+pub fn ends_pending(status: Status) -> Option<UnsentEnd> {
+    match status {
+        Status::Enabled | Status::PendingVerification | Status::Quarantined => None,
+        Status::Disabled => Some(UnsentEnd::Skipped(SkipReason::Disabled)),
+        Status::Deactivated => Some(UnsentEnd::Exhausted(ExhaustReason::Deactivated)),
     }
 }
 

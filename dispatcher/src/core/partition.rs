@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use shared::domain::event::Event;
-use shared::domain::journal::{Checkpoint, JournalEntry};
-use shared::domain::webhook::{Webhook, WebhookVersion};
+use shared::domain::journal::{Checkpoint, Counted, JournalEntry, SkipReason, UnsentEnd};
+use shared::domain::state::Applied;
+use shared::domain::webhook::{Status, Webhook, WebhookVersion};
 use shared::ids::{Position, ProjectId, Sequence, WebhookId};
 
 use super::classify::{Class, ConfigHistory};
 use super::commits::Classified;
-use super::delivery::{Match, Offer};
-use super::fold::PartitionFold;
+use super::delivery::{Match, Offer, ends_pending};
 
 /// The state of an owned partition.
 #[derive(Debug)]
@@ -20,8 +20,6 @@ pub struct Partition {
     /// Every event at or below is classified; what a new configuration starts after.
     classified: Sequence,
     checkpoint: Option<Checkpoint>,
-    /// How far events were read here; behind `classified` only while a takeover recounts.
-    scanned: Sequence,
     routes: HashMap<WebhookId, Route>,
     by_project: HashMap<ProjectId, Vec<WebhookId>>,
 }
@@ -44,24 +42,35 @@ pub struct Stretch {
 /// By webhook, what it is owed and the events that its offer names, in the same order.
 pub type Offers = BTreeMap<WebhookId, (Offer, Vec<Arc<Event>>)>;
 
-/// Why a stretch was not taken.
+/// What a stretch came to.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub offers: Offers,
+    pub counted: Vec<Counted>,
+}
+
+/// Why a stretch was not taken: the partition must be given what follows `classified` first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The partition must be given what follows this first.
-    pub scanned: Sequence,
+    pub classified: Sequence,
+}
+
+/// What applying the registry's word brings about.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Configured {
+    pub entries: Vec<JournalEntry>,
+    /// What becomes of what is pending, if it does not wait.
+    pub ends: Option<UnsentEnd>,
 }
 
 impl Partition {
-    /// As the fold left it, without webhooks yet; then come [`Self::restore`] for each of them and
-    /// [`Self::start_scan`].
-    pub fn new(generation: u32, fold: &PartitionFold) -> Self {
+    /// A partition whose log says that it is classified so far; then come [`Self::restore`] for
+    /// each webhook that the log tells of.
+    pub fn new(generation: u32, classified: Sequence, checkpoint: Option<Checkpoint>) -> Self {
         Self {
             generation,
-            classified: fold
-                .classified
-                .map_or(Sequence(0), |position| position.sequence),
-            checkpoint: fold.checkpoint,
-            scanned: Sequence(0),
+            classified,
+            checkpoint,
             routes: HashMap::new(),
             by_project: HashMap::new(),
         }
@@ -74,107 +83,72 @@ impl Partition {
         }
     }
 
-    pub fn scanned(&self) -> Sequence {
-        self.scanned
-    }
-
-    /// Starts reading after `origin`: all of it is older than anything a webhook here wants.
-    pub fn start_scan(&mut self, origin: Sequence) {
-        self.scanned = self.scanned.max(origin);
-        self.classified = self.classified.max(self.scanned);
-        for route in self.routes.values_mut() {
-            route.offered = self.scanned;
-        }
-    }
-
-    /// The earliest position that a webhook here starts after, if there is a webhook.
-    pub fn earliest_start(&self) -> Option<Sequence> {
-        self.routes
-            .values()
-            .filter(|route| !route.history.is_deleted())
-            .filter_map(|route| route.history.start())
-            .map(Sequence::previous)
-            .min()
-    }
-
     pub fn history(&self, webhook: WebhookId) -> Option<&ConfigHistory> {
         self.routes.get(&webhook).map(|route| &route.history)
     }
 
-    /// Takes over the configurations that JOURNAL says hold. What it has forgotten by age held
-    /// for longer than EVENTS keeps an event: the last version before the first that it still
-    /// tells of, or the last of all, holds from the beginning.
-    pub fn restore(&mut self, webhook: &Webhook, configs: &[(Sequence, Position)]) {
-        let first_told = configs
-            .first()
-            .map(|(registry_sequence, _)| *registry_sequence);
-        let forgotten = webhook.versions.iter().rev().find(|version| {
-            first_told.is_none_or(|first_told| version.registry_sequence < first_told)
-        });
-        let route = self.route(webhook);
-        if let Some(version) = forgotten {
-            let from = webhook.from.sequence;
-            route
-                .history
-                .apply(version.registry_sequence, from, Some(version));
-        }
-        for (registry_sequence, from) in configs {
-            let version = webhook.version(*registry_sequence);
-            route
-                .history
-                .apply(*registry_sequence, from.sequence, version);
-        }
+    /// How far the webhook was offered what it is owed.
+    pub fn offered(&self, webhook: WebhookId) -> Option<Sequence> {
+        self.routes.get(&webhook).map(|route| route.offered)
     }
 
-    /// What holds for a webhook, to be said again by a new owner: JOURNAL forgets by age.
-    pub fn restated(&self, webhook: WebhookId) -> Vec<JournalEntry> {
-        let generation = self.generation;
-        let stated = |(registry_sequence, from)| JournalEntry::ConfigApplied {
-            webhook,
-            registry_sequence,
-            from: Position {
-                generation,
-                sequence: from,
-            },
-        };
-        self.history(webhook)
-            .map(|history| history.applied().map(stated).collect())
-            .unwrap_or_default()
+    /// Takes over what the journal says was applied.
+    pub fn restore(&mut self, webhook: &Webhook, applied: &[Applied]) {
+        let history = ConfigHistory::restored(applied, webhook);
+        self.route(webhook).history = history;
+    }
+
+    /// The owner decided that the webhook has this status from `from` on.
+    pub fn decided(&mut self, webhook: WebhookId, from: Sequence, status: Status) {
+        if let Some(route) = self.routes.get_mut(&webhook) {
+            route.history.decide(from, status);
+        }
     }
 
     /// Applies what the registry says of a webhook now, and gives what is to be journaled if that
     /// is news (rule 11). Only the first version reaches back, to the position that its creation
     /// names.
-    pub fn configure(&mut self, webhook: &Webhook) -> Option<Vec<JournalEntry>> {
-        let (next, generation) = (self.classified.next(), self.generation);
+    pub fn configure(&mut self, webhook: &Webhook) -> Configured {
+        let mut configured = Configured::default();
         if webhook.deleted && !self.routes.contains_key(&webhook.id) {
-            return None;
+            return configured;
         }
+        let (next, generation) = (self.classified.next(), self.generation);
         let first_from = webhook.from.sequence;
-        let (first, latest) = (webhook.versions.first()?, webhook.versions.last()?);
-        let route = self.route(webhook);
+        let (Some(first), Some(latest)) = (webhook.versions.first(), webhook.versions.last())
+        else {
+            return configured;
+        };
+        let classified = self.classified;
+        let history = &mut self.route(webhook).history;
         let mut news: Vec<(&WebhookVersion, Sequence)> = Vec::new();
-        if route.history.latest().is_none() {
+        if history.latest().is_none() {
             news.push((first, first_from));
         }
-        let known = route.history.latest().unwrap_or(first.registry_sequence);
+        let known = history.latest().unwrap_or(first.registry_sequence);
         if known < latest.registry_sequence {
             news.push((latest, next.max(first_from)));
         }
-        let apply = |(version, from): (&WebhookVersion, Sequence)| {
-            let registry_sequence = version.registry_sequence;
-            route.history.apply(registry_sequence, from, Some(version));
-            JournalEntry::ConfigApplied {
+        for (version, from) in news {
+            history.apply(from, version);
+            configured.entries.push(JournalEntry::ConfigApplied {
                 webhook: webhook.id,
-                registry_sequence,
+                registry_sequence: version.registry_sequence,
                 from: Position {
                     generation,
                     sequence: from,
                 },
-            }
-        };
-        let entries: Vec<JournalEntry> = news.into_iter().map(apply).collect();
-        (!entries.is_empty()).then_some(entries)
+                back_through: (from <= classified).then_some(classified),
+                lifts: version.lifts,
+            });
+        }
+        if !configured.entries.is_empty() {
+            configured.ends = match history.status() {
+                Some(status) => ends_pending(status),
+                None => Some(UnsentEnd::Skipped(SkipReason::Deleted)),
+            };
+        }
+        configured
     }
 
     pub fn remove(&mut self, project: ProjectId, webhook: WebhookId) {
@@ -188,24 +162,31 @@ impl Partition {
     }
 
     /// Classifies a stretch, and gives each webhook that is owed something in it an offer with
-    /// the events that it names. A stretch that overlaps what was scanned gives the rest.
-    pub fn take(&mut self, stretch: &Stretch) -> Result<Offers, Gap> {
-        if stretch.after > self.scanned {
+    /// the events that it names. A stretch that overlaps what was classified gives the rest.
+    pub fn take(&mut self, stretch: &Stretch) -> Result<Taken, Gap> {
+        if stretch.after > self.classified {
             return Err(Gap {
-                scanned: self.scanned,
+                classified: self.classified,
             });
         }
-        let mut offers = BTreeMap::new();
-        if stretch.through <= self.scanned {
-            return Ok(offers);
+        let mut taken = Taken::default();
+        if stretch.through <= self.classified {
+            return Ok(taken);
         }
+        let mut counts = BTreeMap::new();
         for (sequence, event) in &stretch.events {
-            if *sequence > self.scanned {
-                self.classify(*sequence, event, stretch.through, &mut offers);
+            if *sequence > self.classified {
+                let through = stretch.through;
+                self.classify(*sequence, event, through, &mut taken.offers, &mut counts);
             }
         }
-        self.scanned = stretch.through;
-        self.classified = self.classified.max(self.scanned);
+        let counted = |((webhook, skipped), count)| Counted {
+            webhook,
+            skipped,
+            count,
+        };
+        taken.counted = counts.into_iter().map(counted).collect();
+        self.classified = stretch.through;
         if let Some((sequence, event)) = stretch.events.last() {
             let seen = Checkpoint {
                 position: self.position(*sequence),
@@ -216,7 +197,7 @@ impl Partition {
                 self.checkpoint = Some(seen);
             }
         }
-        Ok(offers)
+        Ok(taken)
     }
 
     fn classify(
@@ -225,6 +206,7 @@ impl Partition {
         event: &Arc<Event>,
         through: Sequence,
         offers: &mut Offers,
+        counts: &mut BTreeMap<(WebhookId, Option<SkipReason>), u64>,
     ) {
         let Some(webhooks) = self.by_project.get(&event.project) else {
             return;
@@ -236,6 +218,11 @@ impl Partition {
             let Some(owed) = owed(&route.history, sequence, event) else {
                 continue;
             };
+            *counts.entry((*webhook, owed.skipped)).or_default() += 1;
+            // What is skipped at once is nothing to wake a webhook for.
+            if owed.skipped.is_some() {
+                continue;
+            }
             let after = std::mem::replace(&mut route.offered, through);
             let (offer, events) = offers.entry(*webhook).or_insert_with(|| {
                 let offer = Offer {
@@ -250,7 +237,7 @@ impl Partition {
         }
     }
 
-    /// The webhook of a route that is empty yet is offered what comes after the scan.
+    /// The webhook of a route that is empty yet is offered what comes after what is classified.
     fn route(&mut self, webhook: &Webhook) -> &mut Route {
         self.routes.entry(webhook.id).or_insert_with(|| {
             self.by_project
@@ -259,7 +246,7 @@ impl Partition {
                 .push(webhook.id);
             Route {
                 history: ConfigHistory::default(),
-                offered: self.scanned,
+                offered: self.classified,
             }
         })
     }

@@ -13,10 +13,14 @@ pub fn retry_at(
 ) -> Option<Timestamp> {
     let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
     let wait_ms = *schedule_ms.get(index)?;
+    Some(failed_at.plus_millis(jittered(wait_ms, jitter)))
+}
+
+/// A wait ±20 %.
+pub(super) fn jittered(wait_ms: u64, jitter: u64) -> i64 {
     // In thousandths from 800 to 1,200; a wait is at most 7 days, so this cannot overflow.
     let factor = 800 + jitter % 401;
-    let jittered = wait_ms.saturating_mul(factor) / 1_000;
-    Some(failed_at.plus_millis(i64::try_from(jittered).unwrap_or(i64::MAX)))
+    i64::try_from(wait_ms.saturating_mul(factor) / 1_000).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

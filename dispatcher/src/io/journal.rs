@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use shared::codec;
-use shared::domain::journal::Pack;
 use shared::ids::{PartitionId, Sequence};
 use shared::nats::Nats;
 use shared::nats::append::{AppendError, Expected, NewMessage};
 use shared::nats::read::last_matching;
 use shared::subjects;
 
+use crate::actors::log::EncodedPack;
 use crate::metrics::DispatcherMetrics;
 
 const RETRY: Duration = Duration::from_millis(100);
@@ -30,11 +29,11 @@ pub(crate) async fn commit(
     metrics: &DispatcherMetrics,
     partition: PartitionId,
     fence: Sequence,
-    pack: &Pack,
+    pack: &EncodedPack,
 ) -> Committed {
     let message = NewMessage {
         subject: subjects::journal(partition),
-        payload: codec::encode_pack(pack).into(),
+        payload: pack.bytes.clone(),
         message_id: format!("pack-{partition}-{}-{}", pack.epoch.0, pack.number),
         expected: Some(Expected {
             subject: subjects::journal_epoch(partition),

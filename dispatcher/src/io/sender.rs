@@ -65,28 +65,39 @@ pub(crate) async fn send(
         }
         Ok(answer) => {
             let status = answer.status();
+            let retry_after_ms = answer.retry_after_ms(clock.now());
             let head = answer.keep().await;
-            AttemptOutcome::Failed(Failure {
+            let failure = Failure {
                 kind: FailureKind::Status,
                 status: Some(status),
                 sealed_answer: seal(data_key(), webhook, &head.answer),
-            })
+            };
+            AttemptOutcome::Failed {
+                failure,
+                retry_after_ms,
+            }
         }
-        Err(error) => AttemptOutcome::Failed(Failure {
-            kind: error.kind,
-            status: None,
-            // Of an address that is refused, nothing is told (`design.md`, section 3).
-            sealed_answer: match error.kind {
-                FailureKind::RefusedAddress => Vec::new(),
-                FailureKind::Timeout
-                | FailureKind::Connect
-                | FailureKind::Tls
-                | FailureKind::Dns
-                | FailureKind::Reset
-                | FailureKind::Status
-                | FailureKind::Protocol => seal(data_key(), webhook, error.detail.as_bytes()),
-            },
-        }),
+        Err(error) => {
+            let failure = Failure {
+                kind: error.kind,
+                status: None,
+                // Of an address that is refused, nothing is told (`design.md`, section 3).
+                sealed_answer: match error.kind {
+                    FailureKind::RefusedAddress => Vec::new(),
+                    FailureKind::Timeout
+                    | FailureKind::Connect
+                    | FailureKind::Tls
+                    | FailureKind::Dns
+                    | FailureKind::Reset
+                    | FailureKind::Status
+                    | FailureKind::Protocol => seal(data_key(), webhook, error.detail.as_bytes()),
+                },
+            };
+            AttemptOutcome::Failed {
+                failure,
+                retry_after_ms: None,
+            }
+        }
     };
     Sent {
         started_at,

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
-use super::v1::Position;
+use super::mirror::Mirror as _;
+use super::v1::{Id, Position};
 use crate::domain::account::AccountDefinition as DomainAccount;
 use crate::domain::filter::{
     Pattern, Selection, Selector as DomainSelector, SourceFilter as DomainSource,
@@ -15,8 +16,6 @@ use crate::domain::webhook::{
 };
 use crate::ids::{SecretId, WebhookId};
 use crate::time::Timestamp;
-
-type Id = [u8; 16];
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
@@ -170,7 +169,7 @@ impl From<&RegistryEntry> for Entry {
             E::AccountUpdated(definition) => Self::AccountUpdated(definition.into()),
             E::AccountDeleted(definition) => Self::AccountDeleted(definition.into()),
             E::WebhookCreated { from, definition } => Self::WebhookCreated {
-                from: (*from).into(),
+                from: Position::of(from),
                 definition: definition.into(),
             },
             E::WebhookUpdated(definition) => Self::WebhookUpdated(definition.into()),
@@ -197,7 +196,7 @@ impl TryFrom<Entry> for RegistryEntry {
             Entry::AccountUpdated(wire) => Self::AccountUpdated(wire.into()),
             Entry::AccountDeleted(wire) => Self::AccountDeleted(wire.into()),
             Entry::WebhookCreated { from, definition } => Self::WebhookCreated {
-                from: from.into(),
+                from: from.into_domain(),
                 definition: definition.try_into()?,
             },
             Entry::WebhookUpdated(wire) => Self::WebhookUpdated(wire.try_into()?),

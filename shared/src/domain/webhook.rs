@@ -117,6 +117,8 @@ pub struct WebhookVersion {
     pub selection: Arc<Selection>,
     /// `None` once deleted.
     pub status: Option<Status>,
+    /// Whether it lifts what an owner decided before: somebody enabled, disabled or verified it.
+    pub lifts: bool,
 }
 
 /// What a webhook holds beside its texts and versions, about.
@@ -187,6 +189,7 @@ impl Webhook {
             at,
             selection,
             status: None,
+            lifts: true,
         });
         buried
     }

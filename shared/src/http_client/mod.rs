@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 
@@ -26,6 +27,8 @@ use crate::address_guard::AddressGuard;
 use crate::domain::delivery::FailureKind;
 use crate::domain::endpoint_url::{EndpointHost, EndpointUrl};
 use crate::limits::ANSWER_BYTES_MAX;
+use crate::retry_after;
+use crate::time::Timestamp;
 
 pub use self::resolver::{Resolve, Resolving, SystemResolver};
 
@@ -85,10 +88,6 @@ pub type AttemptResult = Result<ResponseHead, AttemptError>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHead {
     pub status: u16,
-    /// The header's text, to be read by the core; absent when over 128 characters.
-    pub retry_after: Option<String>,
-    /// The header's text, likewise.
-    pub date: Option<String>,
     /// The first [`ANSWER_BYTES_MAX`] bytes of the body, or what of them came in time. Empty for
     /// 2xx.
     pub answer: Bytes,
@@ -269,6 +268,21 @@ impl Answer {
         self.response.status().as_u16()
     }
 
+    /// How long the endpoint asks to be left alone, in milliseconds, at most 24 h. Of 429 and 503
+    /// alone (`protocol.md`, rule 16): elsewhere the header means something else, or nothing.
+    /// `now` is the time of the head's arrival.
+    pub fn retry_after_ms(&self, now: Timestamp) -> Option<u64> {
+        let asks_for_rest = matches!(
+            self.response.status(),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        if !asks_for_rest {
+            return None;
+        }
+        let value = self.short_header(&header::RETRY_AFTER)?;
+        retry_after::parse_ms(value, self.short_header(&header::DATE), now)
+    }
+
     /// Keeps the first [`ANSWER_BYTES_MAX`] bytes of the body.
     pub async fn keep(self) -> ResponseHead {
         self.finish(ANSWER_BYTES_MAX).await
@@ -282,15 +296,13 @@ impl Answer {
     async fn finish(self, kept_bytes_max: usize) -> ResponseHead {
         ResponseHead {
             status: self.status(),
-            retry_after: self.short_header(&header::RETRY_AFTER),
-            date: self.short_header(&header::DATE),
             answer: read_body(self.response, kept_bytes_max).await,
         }
     }
 
-    fn short_header(&self, name: &HeaderName) -> Option<String> {
+    fn short_header(&self, name: &HeaderName) -> Option<&str> {
         let text = self.response.headers().get(name)?.to_str().ok()?;
-        (text.len() <= HEADER_CHARS_MAX).then(|| text.to_owned())
+        (text.len() <= HEADER_CHARS_MAX).then_some(text)
     }
 }
 

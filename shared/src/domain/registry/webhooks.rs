@@ -108,6 +108,7 @@ impl RegistryState {
                 at: record.at,
                 selection: Arc::new(definition.selection.clone()),
                 status: Some(definition.status),
+                lifts: matches!(record.entry, RegistryEntry::WebhookCreated { .. }),
             }],
             definition: definition.clone(),
             deleted: false,

@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::domain::policy::Ordering;
 use shared::ids::{EventId, LaneHash, Sequence};
-use shared::limits::{LANE_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, WINDOW_MAX};
+use shared::limits::{LANE_MAX, NARROW_WINDOW_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, SETTLE_AFTER_ENDS, WINDOW_MAX};
 use shared::time::Timestamp;
+
+mod forgetting;
 
 /// What is known of a pending delivery. The body is not: it lies in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,21 +32,27 @@ pub struct Pending {
 pub struct Bounds {
     /// Deliveries of lanes that do not wait for a retry, all together.
     pub window: usize,
+    /// The same while nothing is sent: what a dead endpoint is probed with.
+    pub narrow_window: usize,
     /// Deliveries of one such lane.
     pub lane: usize,
     /// Deliveries of a lane whose head waits for its retry.
     pub parked_lane: usize,
     /// Lanes whose heads wait for a retry.
     pub parked_lanes: usize,
+    /// Ends after which the journal is told how far everything has ended.
+    pub settle_after: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             window: WINDOW_MAX,
+            narrow_window: NARROW_WINDOW_MAX,
             lane: LANE_MAX,
             parked_lane: PARKED_LANE_MAX,
             parked_lanes: PARKED_LANES_MAX,
+            settle_after: SETTLE_AFTER_ENDS,
         }
     }
 }
@@ -91,6 +99,8 @@ pub struct Lanes {
     unremembered_from: BTreeSet<(Sequence, LaneHash)>,
     /// Of these, those whose turn is near.
     starving: BTreeSet<(Sequence, LaneHash)>,
+    /// Nothing is sent at present: a few heads are enough.
+    is_narrow: bool,
     /// Up to here a later delivery of a lane may have ended before an earlier one, under another
     /// ordering. To forget the earlier one would bring the later one back.
     kept_through: Sequence,
@@ -110,8 +120,13 @@ impl Lanes {
             unremembered: HashMap::new(),
             unremembered_from: BTreeSet::new(),
             starving: BTreeSet::new(),
+            is_narrow: false,
             kept_through: Sequence(0),
         }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     pub fn ordering(&self) -> Ordering {
@@ -125,7 +140,15 @@ impl Lanes {
 
     /// Whether reading on is worth a read: half of the window is free.
     pub fn has_room_to_read(&self) -> bool {
-        self.window_len() <= self.bounds.window / 2 && self.parked.len() < self.bounds.parked_lanes
+        self.window_len() <= self.window() / 2 && self.parked.len() < self.bounds.parked_lanes
+    }
+
+    fn window(&self) -> usize {
+        if self.is_narrow {
+            self.bounds.narrow_window
+        } else {
+            self.bounds.window
+        }
     }
 
     pub fn in_flight(&self) -> usize {
@@ -138,6 +161,35 @@ impl Lanes {
 
     pub fn get(&self, sequence: Sequence) -> Option<&Pending> {
         self.pending.get(&sequence)
+    }
+
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether nothing is pending, remembered or not.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.unremembered.is_empty()
+    }
+
+    /// Everything remembered, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (Sequence, &Pending)> {
+        self.pending
+            .iter()
+            .map(|(sequence, pending)| (*sequence, pending))
+    }
+
+    /// What has an attempt under way.
+    pub fn under_way(&self) -> impl Iterator<Item = (Sequence, &Pending)> {
+        self.in_flight
+            .values()
+            .filter_map(|sequence| Some((*sequence, self.pending.get(sequence)?)))
+    }
+
+    pub fn is_under_way(&self, sequence: Sequence) -> bool {
+        self.pending.get(&sequence).is_some_and(|pending| {
+            self.in_flight.get(&self.key(sequence, pending.lane)) == Some(&sequence)
+        })
     }
 
     pub fn has_ready(&self, now: Timestamp) -> bool {
@@ -179,8 +231,7 @@ impl Lanes {
                 remembered >= self.bounds.lane
             };
         let has_room = is_parked
-            || (self.window_len() < self.bounds.window
-                && self.parked.len() < self.bounds.parked_lanes);
+            || (self.window_len() < self.window() && self.parked.len() < self.bounds.parked_lanes);
         if let Some(unremembered) = self.unremembered.get_mut(&pending.lane) {
             if unremembered.reading_to.is_some() && unremembered.then.is_none() {
                 if lane_is_full || !has_room {
@@ -201,18 +252,50 @@ impl Lanes {
         Admitted::Yes
     }
 
-    /// Takes the next head to attempt: due retries before new ones, then the lowest.
-    pub fn start_next(&mut self, now: Timestamp) -> Option<(Sequence, Pending)> {
-        let sequence = match self.parked.first() {
-            Some(&(due, sequence)) if due <= now => sequence,
-            Some(_) | None => *self.ready.first()?,
+    /// Takes the next head to attempt: due retries before new ones unless told otherwise, then
+    /// the lowest.
+    pub fn start_next(&mut self, now: Timestamp, prefers_new: bool) -> Option<(Sequence, Pending)> {
+        let due = self.parked.first().filter(|(due, _)| *due <= now);
+        let (due, new) = (
+            due.map(|(_, sequence)| *sequence),
+            self.ready.first().copied(),
+        );
+        let sequence = if prefers_new {
+            new.or(due)
+        } else {
+            due.or(new)
+        }?;
+        self.start(sequence)
+    }
+
+    /// Takes the lowest head above `last`, due or not, else the lowest of all.
+    pub fn start_after(&mut self, last: Sequence) -> Option<(Sequence, Pending)> {
+        let heads = || {
+            let parked = self.parked.iter().map(|(_, sequence)| *sequence);
+            self.ready.iter().copied().chain(parked)
         };
+        let next = heads().filter(|head| *head > last).min();
+        let sequence = next.or_else(|| heads().min())?;
+        self.start(sequence)
+    }
+
+    fn start(&mut self, sequence: Sequence) -> Option<(Sequence, Pending)> {
         let pending = *self.pending.get(&sequence)?;
         self.unlist(sequence);
         self.in_flight
             .insert(self.key(sequence, pending.lane), sequence);
         self.review(pending.lane);
         Some((sequence, pending))
+    }
+
+    /// The attempt came to nothing that counts; the delivery stands where it stood.
+    pub fn put_back(&mut self, sequence: Sequence) {
+        if let Some(pending) = self.pending.get(&sequence) {
+            let lane = pending.lane;
+            let key = self.key(sequence, lane);
+            self.free(key, sequence);
+            self.review(lane);
+        }
     }
 
     /// The attempt failed; the delivery waits until `retry_at`, and its lane forgets most of what
@@ -261,76 +344,6 @@ impl Lanes {
         lanes.into_iter().for_each(|lane| self.review(lane));
     }
 
-    /// Begins to read again what lanes have forgotten and will need soon: everything after the
-    /// sequence that is returned, through `through`, how far the stream was taken.
-    pub fn begin_reading_again(&mut self, through: Sequence) -> Option<Sequence> {
-        let &(from, lane) = self.starving.first()?;
-        // With the window full, only for a lane that could not go on without.
-        if self.window_len() >= self.bounds.window && self.can_go_on(lane) {
-            return None;
-        }
-        for (_, lane) in std::mem::take(&mut self.starving) {
-            if let Some(unremembered) = self.unremembered.get_mut(&lane) {
-                unremembered.reading_to = Some(through);
-                unremembered.then = None;
-            }
-        }
-        Some(from.previous())
-    }
-
-    /// What was read again, ascending; `None` when the read failed. `through` is how far it got.
-    pub fn finish_reading_again(
-        &mut self,
-        read: Option<(impl Iterator<Item = (Sequence, Pending)>, Sequence)>,
-    ) {
-        let through = read.as_ref().map(|(_, through)| *through);
-        for (sequence, pending) in read.into_iter().flat_map(|(read, _)| read) {
-            self.take_again(sequence, pending);
-        }
-        let reading: Vec<(LaneHash, Unremembered)> = self
-            .unremembered
-            .iter()
-            .filter(|(_, unremembered)| unremembered.reading_to.is_some())
-            .map(|(lane, unremembered)| (*lane, *unremembered))
-            .collect();
-        for (lane, unremembered) in reading {
-            let from = match (through, unremembered.reading_to) {
-                (Some(through), Some(reading_to)) if through >= reading_to => unremembered.then,
-                (Some(through), _) => Some(unremembered.from.max(through.next())),
-                (None, _) => Some(unremembered.from),
-            };
-            self.set_unremembered(lane, from);
-        }
-    }
-
-    /// One delivery that was read again, if its lane takes part in the read.
-    fn take_again(&mut self, sequence: Sequence, pending: Pending) {
-        let takes_part = self
-            .unremembered
-            .get(&pending.lane)
-            .is_some_and(|lane| lane.reading_to.is_some() && lane.from <= sequence);
-        if !takes_part || self.contains(sequence) {
-            return;
-        }
-        let key = self.key(sequence, pending.lane);
-        let members = self.members.get(&key);
-        let is_head = match self.ordering {
-            Ordering::PerRecord | Ordering::Strict => {
-                members.is_none_or(|members| members.first() > Some(&sequence))
-            }
-            // Each is a lane of its own; one is enough to go on.
-            Ordering::None => self.pending.is_empty(),
-        };
-        let lane_has_room = self.ordering != Ordering::PerRecord
-            || members.is_none_or(|members| members.len() < self.bounds.lane);
-        let has_room = lane_has_room && self.window_len() < self.bounds.window;
-        if is_head || has_room {
-            self.remember(sequence, pending);
-        } else {
-            self.set_unremembered(pending.lane, Some(sequence));
-        }
-    }
-
     fn remember(&mut self, sequence: Sequence, pending: Pending) {
         if self.pending.contains_key(&sequence) {
             return;
@@ -362,94 +375,6 @@ impl Lanes {
             if members.is_empty() {
                 self.members.remove(&key);
             }
-        }
-    }
-
-    /// Forgets what lies behind the head of a waiting lane, beyond a few. What was attempted
-    /// before is kept, since its count is nowhere else.
-    fn trim(&mut self, key: u64, lane: LaneHash) {
-        let Some(members) = self.members.get(&key) else {
-            return;
-        };
-        let was_tried = |sequence: &Sequence| {
-            self.pending
-                .get(sequence)
-                .is_some_and(|pending| pending.attempts > 0)
-        };
-        let forgotten: Vec<Sequence> = members
-            .iter()
-            .skip(1 + self.bounds.parked_lane)
-            .filter(|sequence| **sequence > self.kept_through && !was_tried(sequence))
-            .copied()
-            .collect();
-        for sequence in &forgotten {
-            self.drop_member(key, *sequence);
-        }
-        if let Some(first) = forgotten.first() {
-            self.forget_from(lane, *first);
-        }
-    }
-
-    /// From `sequence` on, the lane no longer remembers all. A read under way does not cover it.
-    fn forget_from(&mut self, lane: LaneHash, sequence: Sequence) {
-        let from = match self.unremembered.get(&lane) {
-            Some(unremembered) => unremembered.from.min(sequence),
-            None => sequence,
-        };
-        self.set_unremembered(lane, Some(from));
-    }
-
-    fn set_unremembered(&mut self, lane: LaneHash, from: Option<Sequence>) {
-        if let Some(old) = self.unremembered.remove(&lane) {
-            self.unremembered_from.remove(&(old.from, lane));
-            self.starving.remove(&(old.from, lane));
-        }
-        if let Some(from) = from {
-            self.unremembered_from.insert((from, lane));
-            self.unremembered.insert(
-                lane,
-                Unremembered {
-                    from,
-                    reading_to: None,
-                    then: None,
-                },
-            );
-        }
-        // What was beyond the mark may now be the head's turn.
-        let key = match self.ordering {
-            Ordering::PerRecord => Some(lane.0),
-            Ordering::Strict => Some(0),
-            Ordering::None => None,
-        };
-        if let Some(key) = key
-            && let Some(head) = self.head(key)
-        {
-            self.unlist(head);
-            self.list(key, head);
-        }
-        self.review(lane);
-    }
-
-    /// Notes whether the lane should read again what it has forgotten.
-    fn review(&mut self, lane: LaneHash) {
-        let Some(unremembered) = self.unremembered.get(&lane).copied() else {
-            return;
-        };
-        let is_needed = unremembered.reading_to.is_none()
-            && match self.ordering {
-                Ordering::PerRecord => {
-                    let few = self
-                        .members
-                        .get(&lane.0)
-                        .is_none_or(|members| members.len() <= self.bounds.lane / 4);
-                    !self.is_parked(lane.0) && (few || !self.can_go_on(lane))
-                }
-                Ordering::Strict | Ordering::None => true,
-            };
-        if is_needed {
-            self.starving.insert((unremembered.from, lane));
-        } else {
-            self.starving.remove(&(unremembered.from, lane));
         }
     }
 
@@ -568,7 +493,7 @@ mod tests {
     }
 
     fn start_all(lanes: &mut Lanes, now: Timestamp) -> Vec<u64> {
-        std::iter::from_fn(|| lanes.start_next(now))
+        std::iter::from_fn(|| lanes.start_next(now, false))
             .map(|(sequence, _)| sequence.0)
             .collect()
     }

@@ -1,0 +1,103 @@
+//! Version 1 of a partition's state, which snapshots hold. Never edited once released; enum
+//! variants are appended only.
+//!
+//! Equal states have equal bytes: every map is sorted, and there is one way to write a value.
+
+use std::collections::BTreeMap;
+
+use super::mirror::mirror;
+use super::v1::{Id, Position};
+use super::v1_journal::{Checkpoint, Links, Place};
+use crate::domain::state as domain;
+
+mirror! {
+    struct Partition = domain::PartitionState {
+        last: Option<(u64, u64)>,
+        journal: u64,
+        classified: Option<Position>,
+        checkpoint: Option<Checkpoint>,
+        now: i64,
+        webhooks: BTreeMap<Id, Webhook>,
+        projected: u64,
+        released: bool,
+    }
+}
+
+mirror! {
+    struct Webhook = domain::WebhookState {
+        applied: Vec<Applied>,
+        ledger: Ledger,
+        uncounted: Option<(u64, u64)>,
+        resolved: u64,
+        ended: BTreeMap<u64, u64>,
+        failing: BTreeMap<u64, Failing>,
+        behind: BTreeMap<u64, u64>,
+        health: Health,
+        links: Links,
+        decided: Option<Place>,
+    }
+}
+
+mirror! {
+    struct Applied = domain::Applied {
+        from: Position,
+        rule: Rule,
+    }
+}
+
+mirror! {
+    enum Rule = domain::Rule {
+        Registry {
+            sequence: u64,
+            lifts: bool,
+        },
+        Deactivated,
+        Quarantined,
+    }
+}
+
+mirror! {
+    /// By reason: schedule, expired, deactivated; and disabled, deactivated, unverified, deleted,
+    /// erased, undecodable.
+    struct Ledger = domain::Ledger {
+        accepted: u64,
+        delivered: u64,
+        exhausted: [u64; 3],
+        skipped: [u64; 6],
+    }
+}
+
+mirror! {
+    struct Failing = domain::Failing {
+        event: Id,
+        lane: u64,
+        attempts: u32,
+        retry_at: i64,
+    }
+}
+
+mirror! {
+    struct Health = domain::Health {
+        consecutive_failures: u32,
+        last_failure_at: Option<i64>,
+        failing_since: Option<i64>,
+        spread_failures: u32,
+        last_spread_at: Option<i64>,
+        paused_until: Option<i64>,
+        breaker: Breaker,
+    }
+}
+
+mirror! {
+    enum Breaker = domain::Breaker {
+        Closed,
+        Ramping {
+            successes: u32,
+        },
+        Open {
+            probes: u32,
+            next_probe_at: i64,
+            last_probed: u64,
+        },
+    }
+}
