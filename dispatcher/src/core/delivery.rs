@@ -22,7 +22,7 @@ use super::health::{self, Span};
 use super::lanes::{Admitted, Bounds, Lanes, Pending};
 use super::rate::RateLimit;
 use super::retry::retry_at;
-use super::settling::{SETTLE_AFTER_ENDS, settled};
+use super::settling::settled;
 
 /// All matches in (after, through], classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,14 +213,14 @@ impl Deliveries {
             };
             lanes.restore(*sequence, pending);
         }
-        for (lane, from) in &state.behind {
+        let read = idle_through.unwrap_or_default().max(state.resolved);
+        for (lane, from) in state.behind.iter().filter(|(_, from)| **from <= read) {
             lanes.restore_unremembered(*lane, *from);
         }
         // Nobody knows under which orderings the log came about: whatever it tells of may have been
         // tried before an earlier delivery of its lane.
         let told = state.ended.keys().chain(state.failing.keys()).max();
         lanes.keep_through(told.copied().unwrap_or_default());
-        let read = idle_through.unwrap_or_default().max(state.resolved);
         let mut deliveries = Self {
             webhook,
             generation,
@@ -693,7 +693,7 @@ impl Deliveries {
 
     /// Says from time to time how far everything has ended, so that a new owner need not read it.
     fn settle(&mut self, effects: &mut Vec<Effect>) {
-        if self.ends_since_settled < SETTLE_AFTER_ENDS {
+        if self.ends_since_settled < self.lanes.bounds().settle_after {
             return;
         }
         self.ends_since_settled = 0;

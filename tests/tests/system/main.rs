@@ -10,6 +10,7 @@
 
 mod accounts;
 mod callbacks;
+mod chaos;
 mod crash;
 mod demo;
 mod hot_lane;
