@@ -85,6 +85,7 @@ impl Fact {
                 webhook,
                 registry_sequence,
                 from,
+                ..
             } => Self::ConfigApplied {
                 webhook: *webhook,
                 registry_sequence: registry_sequence.0,
@@ -110,7 +111,17 @@ impl Fact {
                 end: *end,
             },
             // Account events are not what is judged here.
-            JournalEntry::AccountsProjected { .. } => return None,
+            JournalEntry::AccountsProjected { .. }
+            // Nor, yet, are health and what a whole backlog comes to.
+            | JournalEntry::CountedBack { .. }
+            | JournalEntry::PendingEnded { .. }
+            | JournalEntry::ProbeFailed { .. }
+            | JournalEntry::BreakerOpened { .. }
+            | JournalEntry::BreakerClosed { .. }
+            | JournalEntry::Deactivated { .. }
+            | JournalEntry::Quarantined { .. }
+            | JournalEntry::Settled { .. } => return None,
+            JournalEntry::Released => Self::Released,
         })
     }
 
@@ -139,9 +150,11 @@ impl Fact {
                         | SkipReason::Erased
                         | SkipReason::Undecodable,
                     ) => End::Skipped,
-                    UnsentEnd::Exhausted(ExhaustReason::Schedule | ExhaustReason::Expired) => {
-                        End::Exhausted
-                    }
+                    UnsentEnd::Exhausted(
+                        ExhaustReason::Schedule
+                        | ExhaustReason::Expired
+                        | ExhaustReason::Deactivated,
+                    ) => End::Exhausted,
                 };
                 Some((*webhook, *sequence, end))
             }

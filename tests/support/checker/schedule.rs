@@ -22,7 +22,7 @@ pub(super) fn check(world: &World<'_>, findings: &mut Findings) {
                     reason: ExhaustReason::Schedule,
                 } => exhausted(world, attempt, findings),
                 Outcome::Exhausted {
-                    reason: ExhaustReason::Expired,
+                    reason: ExhaustReason::Expired | ExhaustReason::Deactivated,
                 }
                 | Outcome::Delivered { .. } => {}
             }
