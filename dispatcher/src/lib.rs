@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shared::address_guard::AddressGuard;
-use shared::config::Settings;
 use shared::codec;
+use shared::config::Settings;
 use shared::connector::Connectors;
 use shared::domain::membership::Member;
 use shared::domain::registry::Change;

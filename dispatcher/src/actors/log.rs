@@ -257,8 +257,8 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    use shared::domain::state::PartitionState;
     use shared::domain::membership::Roster;
+    use shared::domain::state::PartitionState;
     use shared::ids::{Position, ReplicaId};
     use tokio::sync::watch;
 

@@ -54,10 +54,7 @@ pub(crate) enum TakeoverError {
 }
 
 /// Takes the partition, in the order of rule 6.
-pub(crate) async fn take_over(
-    replica: &Replica,
-    claim: &Claim,
-) -> Result<Takeover, TakeoverError> {
+pub(crate) async fn take_over(replica: &Replica, claim: &Claim) -> Result<Takeover, TakeoverError> {
     let (nats, partition) = (&replica.nats, claim.partition);
     let proven = replica.lease.live_term().ok_or(TakeoverError::Lapsed)?;
     let me = replica.membership.me();
