@@ -16,6 +16,7 @@ mod demo;
 mod hot_lane;
 mod nats_outage;
 mod ops;
+mod ownership;
 mod rebinding;
 mod registry;
 mod restarts;
