@@ -23,5 +23,6 @@ mod restarts;
 mod retries;
 mod samples;
 mod shutdown;
+mod snapshots;
 mod ssrf;
 mod stage;
