@@ -175,7 +175,8 @@ fn account_event(
         | RegistryEntry::WebhookCreated { .. }
         | RegistryEntry::WebhookUpdated(_)
         | RegistryEntry::WebhookDeleted
-        | RegistryEntry::SigningSecretAdded { .. } => return None,
+        | RegistryEntry::SigningSecretAdded { .. }
+        | RegistryEntry::WebhookStatusSet { .. } => return None,
     };
     let event_type = EventType::parse(&format!("account.{action}")).ok()?;
     let record_id = account.to_string();
