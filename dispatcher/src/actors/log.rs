@@ -16,7 +16,7 @@ use shared::ids::{Epoch, PartitionId, Sequence, WebhookId};
 use shared::time::{Clock, Timestamp};
 
 use super::journal::Entries;
-use crate::core::commits::{Classified, Commits, Decision};
+use crate::core::commits::{Classified, Commits, Decision, Told};
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
@@ -112,6 +112,10 @@ impl PartitionLog {
 
     pub(crate) fn take_decisions(&self) -> Vec<Decision> {
         self.commits.borrow_mut().take_decisions()
+    }
+
+    pub(crate) fn take_told(&self) -> Vec<Told> {
+        self.commits.borrow_mut().take_told()
     }
 
     /// A pack is made soon, whether entries wait or not.
