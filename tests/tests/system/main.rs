@@ -23,3 +23,4 @@ mod samples;
 mod shutdown;
 mod ssrf;
 mod stage;
+mod statuses;
