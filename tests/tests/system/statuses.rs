@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shared::codec;
 use shared::domain::journal::{
-    DeactivateReason, ExhaustReason, JournalEntry, SkipReason, UnsentEnd,
+    DeactivateReason, ExhaustReason, JournalEntry, Pack, SkipReason, UnsentEnd,
 };
+use shared::ids::Position;
+use shared::partition::PartitionCount;
+use shared::subjects;
 use support::eventually::eventually;
 use support::receiver::{Answer, Delivery};
 use support::stored::Stored;
@@ -19,7 +23,7 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(2);
 /// Another webhook of the project.
 const WATCH: &str = "/watch";
 
-/// What JOURNAL says of the only webhook that has deliveries other than `webhook.*`.
+/// What JOURNAL says of webhooks.
 struct Journal(Stored);
 
 impl Journal {
@@ -30,11 +34,7 @@ impl Journal {
     async fn entries(&self, webhook: &str) -> Vec<JournalEntry> {
         let packs = self.0.packs().await.unwrap();
         let entries = packs.into_iter().flat_map(|pack| pack.entries);
-        let of_it = |entry: &JournalEntry| {
-            let id = entry.webhook();
-            id.is_some_and(|id| id.to_string() == webhook)
-        };
-        entries.filter(of_it).collect()
+        entries.filter(|entry| is_about(entry, webhook)).collect()
     }
 
     /// Waits until so many were skipped on arrival, for this reason.
@@ -71,6 +71,11 @@ impl Journal {
         .await
         .unwrap()
     }
+}
+
+fn is_about(entry: &JournalEntry, webhook: &str) -> bool {
+    let id = entry.webhook();
+    id.is_some_and(|id| id.to_string() == webhook)
 }
 
 async fn status_becomes(stage: &Stage, webhook: &str, status: &str, within: Duration) -> Value {
@@ -190,6 +195,54 @@ async fn a_webhook_stays_deactivated_after_a_crash_and_its_edits() {
     let after = stage.post(event("record", 3)).await;
     stage.receiver.wait_for_id(&after, SOON).await.unwrap();
     assert_eq!(stage.receiver.count(), 2);
+}
+
+#[tokio::test]
+async fn what_an_owner_decided_and_did_not_tell_is_told_by_the_next() {
+    let mut stage = Stage::without_webhook().await;
+    let events = json!(["crm_contacts.*"]);
+    let hook = stage.webhook(&stage.tenant, HOOK, events, json!({})).await;
+    let events = json!(["webhook.*"]);
+    stage.webhook(&stage.tenant, WATCH, events, json!({})).await;
+    let stopped = stage.cluster.dispatcher.terminate().await.unwrap();
+    assert!(stopped.success());
+    // As if it had ended between its journal entry and the append to the registry.
+    let journal = Journal::of(&stage).await;
+    let packs = journal.0.packs().await.unwrap();
+    let of_hook = |pack: &&Pack| pack.entries.iter().any(|entry| is_about(entry, &hook));
+    let last = packs.iter().rfind(of_hook).unwrap();
+    let entry = JournalEntry::Deactivated {
+        webhook: hook.parse().unwrap(),
+        reason: DeactivateReason::FailingTooLong,
+        at: last.at,
+        from: Position {
+            generation: last.classified.generation,
+            sequence: last.classified.sequence.next(),
+        },
+    };
+    let epoch_packs = packs.iter().filter(|pack| pack.epoch == last.epoch);
+    let decided = Pack {
+        number: epoch_packs.map(|pack| pack.number).max().unwrap() + 1,
+        counted: Vec::new(),
+        entries: vec![entry],
+        ..last.clone()
+    };
+    let project = stage.tenant.project.parse().unwrap();
+    let partition = PartitionCount::DEFAULT.of(project);
+    let client = async_nats::connect(stage.cluster.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let payload = codec::encode_pack(&decided);
+    let append = jetstream.publish(subjects::journal(partition), payload.into());
+    append.await.unwrap().await.unwrap();
+
+    stage.cluster.dispatcher.restart().await.unwrap();
+    let shown = status_becomes(&stage, &hook, "deactivated", SOON).await;
+    assert_eq!(shown["status_reason"], "failing_too_long");
+    let told = told(&stage, 1).await;
+    assert_eq!(told[0].event(), "webhook.deactivated");
+    assert_eq!(told[0].record_id(), hook);
+    stage.post(event("record", 1)).await;
+    journal.skipped(&hook, SkipReason::Deactivated, 1).await;
 }
 
 #[tokio::test]
