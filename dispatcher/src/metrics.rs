@@ -40,6 +40,8 @@ pub(crate) struct DispatcherMetrics {
     pub snapshots_failed: Counter,
     pub snapshot_seconds: Histogram,
     pub accounts_projected: Counter,
+    pub webhook_events: Counter,
+    pub webhook_events_dropped: Counter,
 }
 
 impl DispatcherMetrics {
@@ -166,6 +168,14 @@ impl DispatcherMetrics {
             accounts_projected: count(
                 "carillon_dispatcher_accounts_projected_total",
                 "Account entries published as events",
+            ),
+            webhook_events: count(
+                "carillon_dispatcher_webhook_events_total",
+                "Events published about webhooks that fail, recover or are deactivated",
+            ),
+            webhook_events_dropped: count(
+                "carillon_dispatcher_webhook_events_dropped_total",
+                "Events about webhooks given up because too many waited to be published",
             ),
         }
     }

@@ -9,6 +9,7 @@
 //! `try_send` from held addresses; an offer that finds no room is dropped, and the webhook reads
 //! the stream instead.
 
+pub(crate) mod announcer;
 pub(crate) mod children;
 mod counting;
 pub(crate) mod handover;

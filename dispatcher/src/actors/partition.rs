@@ -16,6 +16,7 @@ use shared::nats::Unavailable;
 use shared::subjects;
 use shared::time::Timestamp;
 
+use super::announcer::Announcer;
 use super::children::{Children, Ended};
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
@@ -57,6 +58,7 @@ pub(crate) struct PartitionActor {
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
     pub(super) snapshots: Snapshots,
+    announcer: Option<Announcer>,
 }
 
 /// A part of the tail that concerns this partition.
@@ -121,6 +123,7 @@ impl PartitionActor {
             applying: VecDeque::new(),
             journal: None,
             snapshots,
+            announcer: None,
         };
         (actor, log)
     }
@@ -457,6 +460,9 @@ impl PartitionActor {
             ctx.stop();
             return;
         }
+        if let Some(announcer) = &self.announcer {
+            announcer.tell(self.log.take_told());
+        }
         let stored = self.log.stored();
         while let Some((ordinal, sequence)) = self.applying.front().copied() {
             if ordinal > stored {
@@ -508,6 +514,8 @@ impl Actor for PartitionActor {
         .start();
         self.log.set_committer(journal.clone().recipient());
         self.journal = Some(journal);
+        let (replica, log) = (Rc::clone(&self.replica), Rc::clone(&self.log));
+        self.announcer = Some(Announcer::start(replica, log));
         self.start_webhooks(ctx);
         self.scan(ctx);
         ctx.run_interval(TICK, Self::tick);

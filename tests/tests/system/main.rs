@@ -26,3 +26,4 @@ mod shutdown;
 mod snapshots;
 mod ssrf;
 mod stage;
+mod statuses;
