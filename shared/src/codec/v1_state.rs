@@ -20,6 +20,7 @@ mirror! {
         webhooks: BTreeMap<Id, Webhook>,
         projected: u64,
         released: bool,
+        counts_begun: Vec<Counted>,
     }
 }
 
