@@ -161,6 +161,7 @@ async fn start(
     ready: Arc<AtomicBool>,
     slot: Arc<AppSlot>,
 ) -> Result<Working, DispatchError> {
+    let snapshot_entries = settings.snapshot_entries;
     let (follower, changes) = mpsc::unbounded_channel();
     let app = Arc::new(Box::pin(app(settings, resolver, follower)).await?);
     slot.open(Arc::clone(&app));
@@ -184,6 +185,8 @@ async fn start(
         slots: Default::default(),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        snapshot_entries,
+        snapshot_turn: Semaphore::new(1),
         draining: Cell::new(false),
         ready,
     });

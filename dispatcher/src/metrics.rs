@@ -36,6 +36,9 @@ pub(crate) struct DispatcherMetrics {
     pub webhooks_deactivated: Counter,
     pub breakers_opened: Counter,
     pub mailbox_full: Counter,
+    pub snapshots: Counter,
+    pub snapshots_failed: Counter,
+    pub snapshot_seconds: Histogram,
     pub accounts_projected: Counter,
 }
 
@@ -142,6 +145,19 @@ impl DispatcherMetrics {
             breakers_opened: count(
                 "carillon_dispatcher_breakers_opened_total",
                 "Times an endpoint was taken to be down",
+            ),
+            snapshots: count(
+                "carillon_dispatcher_snapshots_total",
+                "Snapshots of partitions stored",
+            ),
+            snapshots_failed: count(
+                "carillon_dispatcher_snapshots_failed_total",
+                "Snapshots of partitions that could not be stored",
+            ),
+            snapshot_seconds: registry.seconds(
+                "carillon_dispatcher_snapshot_seconds",
+                "Encoding and storing one snapshot",
+                &[],
             ),
             mailbox_full: count(
                 "carillon_dispatcher_mailbox_full_total",

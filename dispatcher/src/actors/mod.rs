@@ -10,6 +10,7 @@
 //! the stream instead.
 
 pub(crate) mod children;
+mod counting;
 pub(crate) mod handover;
 pub(crate) mod journal;
 pub(crate) mod lease;
@@ -19,4 +20,5 @@ pub(crate) mod partition;
 pub(crate) mod projector;
 pub(crate) mod questions;
 pub(crate) mod shared_state;
+mod snapshots;
 pub(crate) mod webhook;
