@@ -163,7 +163,7 @@ async fn start(
 ) -> Result<Working, DispatchError> {
     let snapshot_entries = settings.snapshot_entries;
     let (follower, changes) = mpsc::unbounded_channel();
-    let app = Arc::new(app(settings, resolver, follower).await?);
+    let app = Arc::new(Box::pin(app(settings, resolver, follower)).await?);
     slot.open(Arc::clone(&app));
     let started_at = app.clock.now();
     let id = ReplicaId::new(started_at, &shared::random::for_id());

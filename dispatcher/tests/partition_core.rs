@@ -74,6 +74,7 @@ fn webhook(from: u64, versions: Vec<WebhookVersion>) -> Webhook {
             generation: 1,
             sequence: Sequence(from),
         },
+        decided: None,
         deleted: versions.last().unwrap().status.is_none(),
         versions,
     }

@@ -459,7 +459,6 @@ impl Actor for WebhookActor {
                 webhook: self.webhook.id,
                 incarnation: self.incarnation,
             };
-            #[expect(clippy::disallowed_methods, reason = "an exit notice; one an actor")]
             self.ended.do_send(ended);
         }
     }

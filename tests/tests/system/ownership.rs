@@ -73,7 +73,7 @@ async fn partitions_owned(run: &Run) -> Vec<u64> {
         let line = metrics
             .lines()
             .find_map(|line| line.strip_prefix("carillon_dispatcher_partitions_owned "));
-        owned.push(line.unwrap().parse::<f64>().unwrap() as u64);
+        owned.push(line.unwrap().parse().unwrap());
     }
     owned
 }

@@ -62,6 +62,7 @@ fn settings(nats: &NatsServer) -> Settings {
         connectors_dir: None,
         log: "off".into(),
         log_format: LogFormat::Text,
+        snapshot_entries: 1_000,
     }
 }
 
