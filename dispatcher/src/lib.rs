@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shared::address_guard::AddressGuard;
-use shared::config::Settings;
 use shared::codec;
+use shared::config::Settings;
 use shared::connector::Connectors;
 use shared::domain::membership::Member;
 use shared::domain::registry::Change;
@@ -161,6 +161,7 @@ async fn start(
     ready: Arc<AtomicBool>,
     slot: Arc<AppSlot>,
 ) -> Result<Working, DispatchError> {
+    let snapshot_entries = settings.snapshot_entries;
     let (follower, changes) = mpsc::unbounded_channel();
     let app = Arc::new(app(settings, resolver, follower).await?);
     slot.open(Arc::clone(&app));
@@ -184,6 +185,8 @@ async fn start(
         slots: Default::default(),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        snapshot_entries,
+        snapshot_turn: Semaphore::new(1),
         draining: Cell::new(false),
         ready,
     });

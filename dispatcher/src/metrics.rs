@@ -36,7 +36,12 @@ pub(crate) struct DispatcherMetrics {
     pub webhooks_deactivated: Counter,
     pub breakers_opened: Counter,
     pub mailbox_full: Counter,
+    pub snapshots: Counter,
+    pub snapshots_failed: Counter,
+    pub snapshot_seconds: Histogram,
     pub accounts_projected: Counter,
+    pub webhook_events: Counter,
+    pub webhook_events_dropped: Counter,
 }
 
 impl DispatcherMetrics {
@@ -143,6 +148,19 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_breakers_opened_total",
                 "Times an endpoint was taken to be down",
             ),
+            snapshots: count(
+                "carillon_dispatcher_snapshots_total",
+                "Snapshots of partitions stored",
+            ),
+            snapshots_failed: count(
+                "carillon_dispatcher_snapshots_failed_total",
+                "Snapshots of partitions that could not be stored",
+            ),
+            snapshot_seconds: registry.seconds(
+                "carillon_dispatcher_snapshot_seconds",
+                "Encoding and storing one snapshot",
+                &[],
+            ),
             mailbox_full: count(
                 "carillon_dispatcher_mailbox_full_total",
                 "Offers that a webhook had no room for, and reads from the stream instead",
@@ -150,6 +168,14 @@ impl DispatcherMetrics {
             accounts_projected: count(
                 "carillon_dispatcher_accounts_projected_total",
                 "Account entries published as events",
+            ),
+            webhook_events: count(
+                "carillon_dispatcher_webhook_events_total",
+                "Events published about webhooks that fail, recover or are deactivated",
+            ),
+            webhook_events_dropped: count(
+                "carillon_dispatcher_webhook_events_dropped_total",
+                "Events about webhooks given up because too many waited to be published",
             ),
         }
     }

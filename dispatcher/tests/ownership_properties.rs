@@ -45,12 +45,26 @@ enum Fault {
 /// What reaches a replica, or what it gets round to, at its time.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    RenewalAcknowledged { sent: Duration },
+    RenewalAcknowledged {
+        sent: Duration,
+    },
     Announce(Claim),
-    Confirm { claim: Claim, holding: Holding, term: u64, at_ms: u64 },
-    Ready { holding: Holding, term: u64, partition: PartitionId },
+    Confirm {
+        claim: Claim,
+        holding: Holding,
+        term: u64,
+        at_ms: u64,
+    },
+    Ready {
+        holding: Holding,
+        term: u64,
+        partition: PartitionId,
+    },
     Release(PartitionId),
-    Prove { partition: PartitionId, term: u64 },
+    Prove {
+        partition: PartitionId,
+        term: u64,
+    },
     Look(PartitionId, Epoch),
 }
 
@@ -271,7 +285,10 @@ impl World {
             living: replica
                 .roster
                 .living()
-                .map(|(replica, member)| Living { replica, leaving: member.leaving })
+                .map(|(replica, member)| Living {
+                    replica,
+                    leaving: member.leaving,
+                })
                 .collect(),
         };
         self.step_ownership(place, members);
@@ -343,7 +360,12 @@ impl World {
         match event {
             Event::RenewalAcknowledged { .. } => {}
             Event::Announce(claim) => self.announce(place, claim),
-            Event::Confirm { claim, holding, term, at_ms } => {
+            Event::Confirm {
+                claim,
+                holding,
+                term,
+                at_ms,
+            } => {
                 let suspect_lives = match claim.predecessor {
                     Predecessor::Dead(holder) => self.keys.contains_key(&holder),
                     Predecessor::None | Predecessor::Released | Predecessor::Own => false,
@@ -356,11 +378,25 @@ impl World {
                 } else {
                     let partition = claim.partition;
                     let delay = self.below(600);
-                    self.later(place, delay, Event::Ready { holding, term, partition });
+                    self.later(
+                        place,
+                        delay,
+                        Event::Ready {
+                            holding,
+                            term,
+                            partition,
+                        },
+                    );
                 }
             }
-            Event::Ready { holding, term, partition } => {
-                self.replicas[place].taken.insert(partition, (holding, term));
+            Event::Ready {
+                holding,
+                term,
+                partition,
+            } => {
+                self.replicas[place]
+                    .taken
+                    .insert(partition, (holding, term));
                 self.step_ownership(place, Input::Taken { partition, holding });
             }
             Event::Release(partition) => {
@@ -383,7 +419,11 @@ impl World {
                 let epoch = run.epoch;
                 run.proving = false;
                 if self.is_fence(partition, epoch) {
-                    self.replicas[place].runs.get_mut(&partition).unwrap().proven = term;
+                    self.replicas[place]
+                        .runs
+                        .get_mut(&partition)
+                        .unwrap()
+                        .proven = term;
                 } else {
                     self.step_ownership(place, Input::Deposed { partition, epoch });
                 }
@@ -418,7 +458,16 @@ impl World {
         }
         let term = self.replicas[place].roster.lease().term;
         let (delay, at_ms) = (self.below(300), self.now_ms);
-        self.later(place, delay, Event::Confirm { claim, holding, term, at_ms });
+        self.later(
+            place,
+            delay,
+            Event::Confirm {
+                claim,
+                holding,
+                term,
+                at_ms,
+            },
+        );
     }
 
     fn step_ownership(&mut self, place: usize, input: Input) {
@@ -443,7 +492,11 @@ impl World {
                     assert!(before.is_none(), "{partition} runs twice in one replica");
                 }
                 Effect::Release(partition) => {
-                    self.replicas[place].runs.get_mut(&partition).unwrap().releasing = true;
+                    self.replicas[place]
+                        .runs
+                        .get_mut(&partition)
+                        .unwrap()
+                        .releasing = true;
                     let delay = self.below(1_000);
                     self.later(place, delay, Event::Release(partition));
                 }
@@ -503,7 +556,11 @@ impl World {
         let takes = self.takes.len();
         for partition in self.journal.keys() {
             let owner = owner_of(*partition, &living);
-            assert_eq!(self.senders(*partition).first().copied(), owner, "{partition}");
+            assert_eq!(
+                self.senders(*partition).first().copied(),
+                owner,
+                "{partition}"
+            );
         }
         self.run(5_000);
         assert_eq!(self.takes.len(), takes, "partitions still move");
@@ -568,7 +625,11 @@ fn a_replica_that_joins_takes_its_share_once_and_moves_nothing_else() {
         moved.dedup();
         world.check_recovery();
         let newcomer = world.replicas[2].id;
-        let share = world.replicas.iter().map(|replica| replica.id).collect::<Vec<_>>();
+        let share = world
+            .replicas
+            .iter()
+            .map(|replica| replica.id)
+            .collect::<Vec<_>>();
         let expected: Vec<PartitionId> = world
             .journal
             .keys()
@@ -609,7 +670,11 @@ fn a_killed_replicas_partitions_are_sent_for_within_five_seconds() {
         // A tenth of the model's takeovers fail once.
         world.run(7_000);
         for partition in held {
-            assert_eq!(world.senders(partition).len(), 1, "seed {seed}: {partition}");
+            assert_eq!(
+                world.senders(partition).len(),
+                1,
+                "seed {seed}: {partition}"
+            );
         }
     }
 }

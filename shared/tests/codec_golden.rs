@@ -21,7 +21,7 @@ use shared::domain::journal::{
     Failure, FailureWeight, JournalEntry, Kept, LanesSettled, Links, Pack, SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
-use shared::domain::registry::{RegistryEntry, RegistryRecord};
+use shared::domain::registry::{DecidedAt, RegistryEntry, RegistryRecord};
 use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
 use shared::domain::state::{
     Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
@@ -402,6 +402,22 @@ fn records() -> Vec<RegistryRecord> {
         RegistryEntry::SigningSecretAdded {
             webhook: WebhookId::from_bytes([4; 16]),
             sealed: vec![2; 90],
+        },
+        RegistryEntry::WebhookStatusSet {
+            status: Status::Deactivated,
+            reason: Some("gone".into()),
+            decided: Some(DecidedAt {
+                epoch: Epoch(3),
+                place: EntryPlace {
+                    pack: Sequence(60),
+                    index: 2,
+                },
+            }),
+        },
+        RegistryEntry::WebhookStatusSet {
+            status: Status::Disabled,
+            reason: None,
+            decided: None,
         },
     ]
     .into_iter()

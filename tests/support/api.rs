@@ -185,6 +185,16 @@ impl Client {
         self.delete(&format!("/v1/webhooks/{id}")).await
     }
 
+    pub async fn enable_webhook(&self, id: &str) -> Result<Reply> {
+        self.call(Method::POST, &format!("/v1/webhooks/{id}/enable"), None)
+            .await
+    }
+
+    pub async fn disable_webhook(&self, id: &str) -> Result<Reply> {
+        self.call(Method::POST, &format!("/v1/webhooks/{id}/disable"), None)
+            .await
+    }
+
     /// One event or an array of them, to ingest.
     pub async fn post_events(&self, events: &Value) -> Result<Reply> {
         let url = format!("{}/v1/events", self.ingest);

@@ -245,6 +245,8 @@ impl ClusterBuilder {
             ("CARILLON_ADMIN_TOKEN", admin_token.clone()),
             ("CARILLON_PUBLIC_INGEST_URL", public_url),
             ("CARILLON_ENDPOINT_ALLOW_CIDRS", cidrs),
+            // Low, so that restarts begin from snapshots.
+            ("CARILLON_SNAPSHOT_ENTRIES", "300".into()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();

@@ -17,7 +17,7 @@ use shared::time::{Clock, Timestamp};
 
 use super::journal::Entries;
 use super::lease::LeaseView;
-use crate::core::commits::{Classified, Commits, Decision};
+use crate::core::commits::{Classified, Commits, Decision, Told};
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
@@ -134,6 +134,10 @@ impl PartitionLog {
 
     pub(crate) fn take_decisions(&self) -> Vec<Decision> {
         self.commits.borrow_mut().take_decisions()
+    }
+
+    pub(crate) fn take_told(&self) -> Vec<Told> {
+        self.commits.borrow_mut().take_told()
     }
 
     /// A pack is made soon, whether entries wait or not.
@@ -257,8 +261,8 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    use shared::domain::state::PartitionState;
     use shared::domain::membership::Roster;
+    use shared::domain::state::PartitionState;
     use shared::ids::{Position, ReplicaId};
     use tokio::sync::watch;
 

@@ -9,7 +9,9 @@
 //! `try_send` from held addresses; an offer that finds no room is dropped, and the webhook reads
 //! the stream instead.
 
+pub(crate) mod announcer;
 pub(crate) mod children;
+mod counting;
 pub(crate) mod handover;
 pub(crate) mod journal;
 pub(crate) mod lease;
@@ -19,4 +21,5 @@ pub(crate) mod partition;
 pub(crate) mod projector;
 pub(crate) mod questions;
 pub(crate) mod shared_state;
+mod snapshots;
 pub(crate) mod webhook;

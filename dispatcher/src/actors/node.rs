@@ -241,7 +241,10 @@ impl Node {
         let (epoch, cursor) = (takeover.epoch, takeover.state.projected);
         let replica = Rc::clone(&self.replica);
         let (actor, log) = PartitionActor::new(Rc::clone(&replica), takeover, self.known);
-        self.project(ProjectorCommand::Begin(Target::new(Rc::clone(&log), cursor)));
+        self.project(ProjectorCommand::Begin(Target::new(
+            Rc::clone(&log),
+            cursor,
+        )));
         let owned = Owned {
             address: actor.start(),
             log,
@@ -451,9 +454,8 @@ impl Owned {
 impl Followed {
     fn new(mut tail: Tail) -> Self {
         let (sender, batches) = mpsc::channel(BATCHES_WAITING);
-        let reader = actix_rt::spawn(async move {
-            while sender.send(tail.next().await).await.is_ok() {}
-        });
+        let reader =
+            actix_rt::spawn(async move { while sender.send(tail.next().await).await.is_ok() {} });
         Self { batches, reader }
     }
 }

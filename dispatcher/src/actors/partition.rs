@@ -1,7 +1,7 @@
 //! The owner of one partition: classifies its events, applies what the registry decided, and
 //! keeps its webhooks' actors: those that owe something are awake, the others are state alone.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use shared::nats::Unavailable;
 use shared::subjects;
 use shared::time::Timestamp;
 
+use super::announcer::Announcer;
 use super::children::{Children, Ended};
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
+use super::snapshots::Snapshots;
 use super::webhook::{Halt, Offered, Rested, Start, Update, WebhookActor};
-use crate::core::classify::Class;
 use crate::core::commits::Commits;
 use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
 use crate::core::lanes::Bounds;
@@ -39,16 +40,16 @@ const SCAN_RETRY: Duration = Duration::from_millis(500);
 const CLASSIFIED_AHEAD_MAX: u64 = 10_000;
 
 pub(crate) struct PartitionActor {
-    id: PartitionId,
-    replica: Rc<Replica>,
-    core: Partition,
-    log: Rc<PartitionLog>,
+    pub(super) id: PartitionId,
+    pub(super) replica: Rc<Replica>,
+    pub(super) core: Partition,
+    pub(super) log: Rc<PartitionLog>,
     fence: Sequence,
     children: Children,
     /// Missed an offer or an update because their mailbox was full.
     lagging: BTreeSet<WebhookId>,
     /// Created a moment ago; what came before is being counted.
-    counting: HashSet<WebhookId>,
+    pub(super) counting: HashSet<WebhookId>,
     /// The stream is known to reach this; what lies between is read when the tail left a gap.
     known: Sequence,
     scanning: bool,
@@ -56,6 +57,8 @@ pub(crate) struct PartitionActor {
     /// Ordinals in the log and the registry sequences that hold once those are stored.
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
+    pub(super) snapshots: Snapshots,
+    announcer: Option<Announcer>,
 }
 
 /// A part of the tail that concerns this partition.
@@ -69,13 +72,6 @@ pub(crate) struct TailStretch(pub Stretch);
 pub(crate) struct RegistryMoved {
     pub webhooks: Vec<WebhookId>,
     pub sequence: Sequence,
-}
-
-/// What a new webhook reaches back to, counted.
-struct CountedBack {
-    webhook: WebhookId,
-    accepted: u64,
-    skipped: HashMap<SkipReason, u64>,
 }
 
 impl PartitionActor {
@@ -94,6 +90,7 @@ impl PartitionActor {
             events_origin,
             hold_ends_until,
             proven,
+            folded,
         } = takeover;
         // A partition that nobody ever owned begins where the tail does.
         let classified = state
@@ -110,6 +107,7 @@ impl PartitionActor {
         let clock = Arc::clone(&replica.clock);
         let commits = Commits::new(epoch, core.classified(), state);
         let log = PartitionLog::new(id, commits, clock, replica.lease.clone(), proven);
+        let snapshots = Snapshots::new(folded, replica.clock.elapsed());
         let actor = Self {
             id,
             replica,
@@ -124,6 +122,8 @@ impl PartitionActor {
             hold_ends_until,
             applying: VecDeque::new(),
             journal: None,
+            snapshots,
+            announcer: None,
         };
         (actor, log)
     }
@@ -148,7 +148,7 @@ impl PartitionActor {
     }
 
     /// A predecessor may have journaled a status without the ends that it asks for.
-    fn owe_what_may_not_wait(&self, webhook: WebhookId) {
+    pub(super) fn owe_what_may_not_wait(&self, webhook: WebhookId) {
         let status = self.core.history(webhook).and_then(|held| held.status());
         if let Some(end) = status.and_then(ends_pending)
             && self.log.look(|commits| commits.pending(webhook)) > 0
@@ -159,7 +159,7 @@ impl PartitionActor {
 
     /// Starts the webhook's actor if it owes something and has none. `idle_through`: nothing that
     /// it owes lies at or below.
-    fn wake(
+    pub(super) fn wake(
         &mut self,
         webhook: &Arc<Webhook>,
         idle_through: Option<Sequence>,
@@ -281,9 +281,14 @@ impl PartitionActor {
 
     /// Tells a webhook its configuration and how far the stream reaches; again later, when its
     /// mailbox is full.
-    fn update(&mut self, webhook: &Arc<Webhook>) {
+    pub(super) fn update(&mut self, webhook: &Arc<Webhook>) {
         let id = webhook.id;
         let owed = self.log.look(|commits| commits.owed(id));
+        // Most sleep most of the time: what they are to know they learn when they wake.
+        if owed.is_none() && !self.children.is_awake(id) {
+            self.lagging.remove(&id);
+            return;
+        }
         let (Some(rules), Some(history)) = (self.rules(webhook), self.core.history(id)) else {
             self.lagging.remove(&id);
             return;
@@ -353,6 +358,7 @@ impl PartitionActor {
         if self.is_worth_a_pack() {
             self.log.flush();
         }
+        self.consider_snapshot(ctx);
         self.progress(ctx);
     }
 
@@ -444,72 +450,6 @@ impl PartitionActor {
         ctx.spawn(done);
     }
 
-    /// Counts what a webhook's creation reaches back to; until then it has no actor.
-    fn count_back(
-        &mut self,
-        webhook: &Arc<Webhook>,
-        from: Sequence,
-        through: Sequence,
-        ctx: &mut Context<Self>,
-    ) {
-        let id = webhook.id;
-        let Some(history) = self.core.history(id).cloned() else {
-            return;
-        };
-        if !self.counting.insert(id) {
-            return;
-        }
-        let replica = Rc::clone(&self.replica);
-        let filter = subjects::events_of_project(self.id, webhook.project);
-        let count = async move {
-            let mut counted = CountedBack {
-                webhook: id,
-                accepted: 0,
-                skipped: HashMap::new(),
-            };
-            let mut after = from.previous();
-            while after < through {
-                let read = read_stretch(Rc::clone(&replica), filter.clone(), after, through).await;
-                let Ok(stretch) = read else {
-                    continue;
-                };
-                for (sequence, event) in &stretch.events {
-                    match history.classify(*sequence, event) {
-                        Class::NotWanted => {}
-                        Class::Accepted => counted.accepted += 1,
-                        Class::Skipped(reason) => *counted.skipped.entry(reason).or_default() += 1,
-                    }
-                }
-                after = stretch.through;
-            }
-            counted
-        };
-        let done = count
-            .into_actor(self)
-            .map(|counted, actor, ctx| actor.counted_back(counted, ctx));
-        ctx.spawn(done);
-    }
-
-    fn counted_back(&mut self, counted: CountedBack, ctx: &mut Context<Self>) {
-        // Deleted meanwhile.
-        if !self.counting.remove(&counted.webhook) {
-            return;
-        }
-        let mut skipped: Vec<(SkipReason, u64)> = counted.skipped.into_iter().collect();
-        skipped.sort_unstable();
-        self.log.push(JournalEntry::CountedBack {
-            webhook: counted.webhook,
-            accepted: counted.accepted,
-            skipped,
-        });
-        let id = counted.webhook;
-        self.owe_what_may_not_wait(id);
-        if let Some(webhook) = self.replica.view.read(|state| state.webhook(id).cloned()) {
-            self.wake(&webhook, None, ctx);
-            self.update(&webhook);
-        }
-    }
-
     fn progress(&mut self, ctx: &mut Context<Self>) {
         if self.log.is_deposed() {
             tracing::warn!(
@@ -519,6 +459,9 @@ impl PartitionActor {
             self.replica.metrics.partitions_stopped.increment(1);
             ctx.stop();
             return;
+        }
+        if let Some(announcer) = &self.announcer {
+            announcer.tell(self.log.take_told());
         }
         let stored = self.log.stored();
         while let Some((ordinal, sequence)) = self.applying.front().copied() {
@@ -531,7 +474,7 @@ impl PartitionActor {
     }
 }
 
-async fn read_stretch(
+pub(super) async fn read_stretch(
     replica: Rc<Replica>,
     filter: String,
     after: Sequence,
@@ -571,6 +514,8 @@ impl Actor for PartitionActor {
         .start();
         self.log.set_committer(journal.clone().recipient());
         self.journal = Some(journal);
+        let (replica, log) = (Rc::clone(&self.replica), Rc::clone(&self.log));
+        self.announcer = Some(Announcer::start(replica, log));
         self.start_webhooks(ctx);
         self.scan(ctx);
         ctx.run_interval(TICK, Self::tick);

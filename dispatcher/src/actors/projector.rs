@@ -16,7 +16,6 @@ use shared::domain::event::{DedupTuple, Event, EventType, Source};
 use shared::domain::journal::JournalEntry;
 use shared::domain::registry::{RegistryEntry, RegistryRecord};
 use shared::ids::{AccountId, PartitionId, ProjectId, Sequence};
-use shared::nats::append::{AppendError, NewMessage};
 use shared::nats::read::{StoredMessage, last_matching};
 use shared::nats::tail::Tail;
 use shared::partition::lane_hash;
@@ -26,6 +25,7 @@ use tokio::time::Instant;
 
 use super::log::PartitionLog;
 use super::shared_state::Replica;
+use crate::io::events::publish;
 
 const RETRY: Duration = Duration::from_millis(500);
 /// How often cursors are said again; well below EVENTS' retention.
@@ -152,7 +152,7 @@ impl Projector {
         };
         let now = self.replica.clock.now();
         if let Some(event) = account_event(project, account, message.sequence, &record, now) {
-            publish(&self.replica, partition, &event).await;
+            publish(&self.replica.nats, partition, &event).await;
             self.replica.metrics.accounts_projected.increment(1);
         }
         target.cursor = message.sequence;
@@ -179,30 +179,6 @@ async fn last_published(replica: &Replica, partition: PartitionId) -> Sequence {
     }
 }
 
-/// Until it is stored: whoever listens for accounts must hear of each.
-async fn publish(replica: &Replica, partition: PartitionId, event: &Event) {
-    let message = NewMessage {
-        subject: subjects::event(partition, event.project, &event.event_type),
-        payload: codec::encode_event(event),
-        message_id: event.id.to_string(),
-        expected: None,
-        never_expires: false,
-    };
-    loop {
-        match replica.nats.append(message.clone()).await {
-            Ok(_) => return,
-            Err(AppendError::TooLarge) => {
-                tracing::error!(event.id = %event.id, "an account event is larger than the server takes");
-                return;
-            }
-            Err(error @ (AppendError::Busy | AppendError::Conflict | AppendError::Unknown(_))) => {
-                tracing::warn!(event.id = %event.id, %error, "an account event waits");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
 /// `None` for entries that no event tells of.
 fn account_event(
     project: ProjectId,
@@ -223,7 +199,8 @@ fn account_event(
         | RegistryEntry::WebhookCreated { .. }
         | RegistryEntry::WebhookUpdated(_)
         | RegistryEntry::WebhookDeleted
-        | RegistryEntry::SigningSecretAdded { .. } => return None,
+        | RegistryEntry::SigningSecretAdded { .. }
+        | RegistryEntry::WebhookStatusSet { .. } => return None,
     };
     let event_type = EventType::parse(&format!("account.{action}")).ok()?;
     let record_id = account.to_string();

@@ -36,6 +36,10 @@ pub(crate) struct Replica {
     pub bodies: BodyBudget,
     /// Reads of backlogs under way: each holds a consumer and up to 8 MiB.
     pub backlog_turns: Semaphore,
+    /// Journal entries of a partition after which a snapshot is stored.
+    pub snapshot_entries: u64,
+    /// One snapshot is encoded and stored at a time.
+    pub snapshot_turn: Semaphore,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
     /// Whether all partitions are owned and delivered.

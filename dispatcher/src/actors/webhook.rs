@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
+use actix::{
+    Actor, ActorContext as _, AsyncContext as _, Context, Handler, Recipient, SpawnHandle,
+};
 use shared::domain::event::Event;
 use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;

@@ -85,9 +85,9 @@ impl From<ExecuteError> for ApiError {
         match error {
             ExecuteError::Refused(CommandError::NotFound) => Self::not_found(),
             ExecuteError::Refused(CommandError::Stale) => Self::MovedOn,
-            ExecuteError::Refused(limit @ CommandError::LimitReached { .. }) => {
-                Self::Refused(Problem::conflict(limit.to_string()))
-            }
+            ExecuteError::Refused(
+                refused @ (CommandError::LimitReached { .. } | CommandError::Unverified),
+            ) => Self::Refused(Problem::conflict(refused.to_string())),
             ExecuteError::Unavailable(detail) => Self::Unavailable(detail),
         }
     }

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use shared::domain::catalog;
 use shared::domain::event::Event;
 use shared::domain::filter::Selection;
 use shared::domain::journal::SkipReason;
 use shared::domain::state::{Applied, Rule as AppliedRule};
 use shared::domain::webhook::{Status, Webhook, WebhookVersion};
-use shared::ids::Sequence;
+use shared::ids::{Sequence, WebhookId};
 
 /// What an event is to a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub enum Class {
 /// What holds for one webhook and from where, ascending.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigHistory {
+    webhook: Option<WebhookId>,
     held: Vec<Held>,
 }
 
@@ -44,9 +46,17 @@ struct Rule {
 }
 
 impl ConfigHistory {
+    /// Before anything was applied.
+    pub fn of(webhook: WebhookId) -> Self {
+        Self {
+            webhook: Some(webhook),
+            held: Vec::new(),
+        }
+    }
+
     /// What the journal says was applied, with what the registry says of it.
     pub fn restored(applied: &[Applied], webhook: &Webhook) -> Self {
-        let mut history = Self::default();
+        let mut history = Self::of(webhook.id);
         for applied in applied {
             let from = applied.from.sequence;
             match applied.rule {
@@ -143,7 +153,7 @@ impl ConfigHistory {
         let Some(status) = held.status() else {
             return Class::NotWanted;
         };
-        if !rule.selection.matches(event) {
+        if !rule.selection.matches(event) || self.is_about_itself(event) {
             return Class::NotWanted;
         }
         match status {
@@ -153,6 +163,16 @@ impl ConfigHistory {
             Status::Deactivated => Class::Skipped(SkipReason::Deactivated),
             Status::PendingVerification => Class::Skipped(SkipReason::Unverified),
         }
+    }
+}
+
+impl ConfigHistory {
+    /// An endpoint that fails is not told so by one more event, which it would fail to take.
+    fn is_about_itself(&self, event: &Event) -> bool {
+        catalog::is_about_webhooks(&event.event_type)
+            && self
+                .webhook
+                .is_some_and(|id| *event.record_id == *id.to_string())
     }
 }
 

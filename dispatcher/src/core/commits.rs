@@ -7,6 +7,7 @@ use shared::domain::journal::{
     Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, LanesSettled, Links, Pack,
     SkipReason, UnsentEnd,
 };
+use shared::domain::registry::DecidedAt;
 use shared::domain::state::PartitionState;
 use shared::domain::webhook::Status;
 use shared::ids::{Epoch, Position, Sequence, WebhookId};
@@ -49,6 +50,7 @@ pub struct Commits {
     /// Ends of all that is pending which the configuration asks for and nobody pushed yet.
     owed: HashMap<WebhookId, Owed>,
     decisions: Vec<Decision>,
+    told: Vec<Told>,
     /// What the packs that are known stored fold to.
     state: PartitionState,
     pushed: u64,
@@ -70,6 +72,49 @@ pub struct Decision {
     pub webhook: WebhookId,
     pub from: Sequence,
     pub status: Status,
+}
+
+/// A stored entry that others are to be told of: by an event, in the registry, or by both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub webhook: WebhookId,
+    /// By whom, and where it lies in JOURNAL.
+    pub at: DecidedAt,
+    pub entry: JournalEntry,
+    pub occurred_at: Timestamp,
+    /// When its pack was stored.
+    pub consecutive_failures: u32,
+}
+
+impl Told {
+    /// `None` for entries that nobody else is told of.
+    pub fn of(entry: &JournalEntry, at: DecidedAt, state: &PartitionState) -> Option<Self> {
+        let (webhook, occurred_at) = match entry {
+            JournalEntry::BreakerOpened { webhook, at, .. }
+            | JournalEntry::BreakerClosed { webhook, at }
+            | JournalEntry::Deactivated { webhook, at, .. }
+            | JournalEntry::Quarantined { webhook, at, .. } => (*webhook, *at),
+            JournalEntry::ConfigApplied { .. }
+            | JournalEntry::CountedBack { .. }
+            | JournalEntry::Delivered { .. }
+            | JournalEntry::AttemptFailed { .. }
+            | JournalEntry::Exhausted { .. }
+            | JournalEntry::Ended { .. }
+            | JournalEntry::PendingEnded { .. }
+            | JournalEntry::ProbeFailed { .. }
+            | JournalEntry::Settled { .. }
+            | JournalEntry::AccountsProjected { .. }
+            | JournalEntry::Released => return None,
+        };
+        let known = state.webhooks.get(&webhook);
+        Some(Self {
+            webhook,
+            at,
+            entry: entry.clone(),
+            occurred_at,
+            consecutive_failures: known.map_or(0, |known| known.health.consecutive_failures),
+        })
+    }
 }
 
 impl Commits {
@@ -94,6 +139,7 @@ impl Commits {
             pending,
             owed: HashMap::new(),
             decisions: Vec::new(),
+            told: Vec::new(),
             state,
             pushed: 0,
             stored: 0,
@@ -147,6 +193,11 @@ impl Commits {
     /// Decisions that were pushed since the last call: they hold for what is classified next.
     pub fn take_decisions(&mut self) -> Vec<Decision> {
         std::mem::take(&mut self.decisions)
+    }
+
+    /// Entries that others are told of and that were stored since the last call.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
     }
 
     /// Adds an entry and gives its ordinal, which [`Self::stored`] reaches once it is committed.
@@ -336,6 +387,12 @@ impl Commits {
         self.links.clear();
         let folded = self.state.apply(at, &pack);
         debug_assert!(folded.is_ok(), "our own packs have no gap");
+        for (index, entry) in (0..).zip(&pack.entries) {
+            let place = EntryPlace { pack: at, index };
+            let epoch = self.epoch;
+            let told = Told::of(entry, DecidedAt { epoch, place }, &self.state);
+            self.told.extend(told);
+        }
     }
 
     /// Links the entry, the pack's at `index`, to its webhook's previous ones.

@@ -230,7 +230,12 @@ impl Ownership {
                 place.lost(now.saturating_add(REST), epoch, partition, &mut effects);
             }),
             Input::Failed { partition, epoch } => self.note(partition, |place| {
-                place.lost(now.saturating_add(FAULT_REST), epoch, partition, &mut effects);
+                place.lost(
+                    now.saturating_add(FAULT_REST),
+                    epoch,
+                    partition,
+                    &mut effects,
+                );
             }),
         }
         effects
@@ -359,9 +364,10 @@ impl Ownership {
 
     /// Who may own partitions, this replica always, unless it leaves.
     fn candidates(&self, counts: impl Fn(&Seen) -> bool) -> Vec<ReplicaId> {
-        let peers = self.living.iter().filter(|(id, seen)| {
-            **id != self.me && !seen.leaving && counts(seen)
-        });
+        let peers = self
+            .living
+            .iter()
+            .filter(|(id, seen)| **id != self.me && !seen.leaving && counts(seen));
         let me = (!self.leaving).then_some(self.me);
         peers.map(|(id, _)| *id).chain(me).collect()
     }
@@ -433,8 +439,8 @@ impl Place {
         partition: PartitionId,
         effects: &mut Vec<Effect>,
     ) {
-        let is_run = self.phase == Some(Phase::Owned(epoch))
-            || self.phase == Some(Phase::Releasing(epoch));
+        let is_run =
+            self.phase == Some(Phase::Owned(epoch)) || self.phase == Some(Phase::Releasing(epoch));
         if is_run {
             effects.push(Effect::Stop(partition));
             self.phase = None;

@@ -121,16 +121,25 @@ impl Partition {
         };
         let classified = self.classified;
         let history = &mut self.route(webhook).history;
-        let mut news: Vec<(&WebhookVersion, Sequence)> = Vec::new();
+        let mut news: Vec<(WebhookVersion, Sequence)> = Vec::new();
         if history.latest().is_none() {
-            news.push((first, first_from));
+            news.push((first.clone(), first_from));
         }
         let known = history.latest().unwrap_or(first.registry_sequence);
         if known < latest.registry_sequence {
+            // Those between are not applied; what one of them lifts is lifted all the same.
+            let versions = webhook.versions.iter();
+            let lifts = versions
+                .filter(|version| version.registry_sequence > known)
+                .any(|version| version.lifts);
+            let latest = WebhookVersion {
+                lifts,
+                ..latest.clone()
+            };
             news.push((latest, next.max(first_from)));
         }
         for (version, from) in news {
-            history.apply(from, version);
+            history.apply(from, &version);
             configured.entries.push(JournalEntry::ConfigApplied {
                 webhook: webhook.id,
                 registry_sequence: version.registry_sequence,
@@ -245,7 +254,7 @@ impl Partition {
                 .or_default()
                 .push(webhook.id);
             Route {
-                history: ConfigHistory::default(),
+                history: ConfigHistory::of(webhook.id),
                 offered: self.classified,
             }
         })

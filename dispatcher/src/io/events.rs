@@ -1,13 +1,17 @@
 //! Events read again: one for an attempt, a stretch for a webhook or a partition that is behind.
+//! And events of our own, published.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::codec::{self, DecodeError};
 use shared::domain::event::Event;
 use shared::domain::journal::{ExhaustReason, SkipReason, UnsentEnd};
-use shared::ids::Sequence;
+use shared::ids::{PartitionId, Sequence};
+use shared::nats::append::{AppendError, NewMessage};
 use shared::nats::read::{Lookup, StoredMessage, message_at, read_range};
 use shared::nats::{Nats, Unavailable};
+use shared::subjects;
 
 use crate::core::partition::Stretch;
 use crate::metrics::DispatcherMetrics;
@@ -15,6 +19,9 @@ use crate::metrics::DispatcherMetrics;
 /// Bounds of one read of a backlog.
 pub(crate) const STRETCH_EVENTS_MAX: usize = 2_000;
 pub(crate) const STRETCH_BYTES_MAX: usize = 8 << 20;
+
+/// Between two tries to publish.
+const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
 /// An event, or why there is none to send.
 #[derive(Debug)]
@@ -82,6 +89,31 @@ pub(crate) fn decode(
                 "event in EVENTS is not readable"
             );
             Ok(None)
+        }
+    }
+}
+
+/// Until it is stored: whoever listens for what the platform says must hear of each. Published
+/// again within the stream's dedup window, it changes nothing.
+pub(crate) async fn publish(nats: &Nats, partition: PartitionId, event: &Event) {
+    let message = NewMessage {
+        subject: subjects::event(partition, event.project, &event.event_type),
+        payload: codec::encode_event(event),
+        message_id: event.id.to_string(),
+        expected: None,
+        never_expires: false,
+    };
+    loop {
+        match nats.append(message.clone()).await {
+            Ok(_) => return,
+            Err(AppendError::TooLarge) => {
+                tracing::error!(event.id = %event.id, "an event of ours is larger than the server takes");
+                return;
+            }
+            Err(error @ (AppendError::Busy | AppendError::Conflict | AppendError::Unknown(_))) => {
+                tracing::warn!(event.id = %event.id, %error, "an event of ours waits");
+                tokio::time::sleep(PUBLISH_RETRY).await;
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
-//! What actors reach the world through: the endpoint, EVENTS, JOURNAL. Nothing here decides.
+//! What actors reach the world through: the endpoint, EVENTS, JOURNAL, REGISTRY. Nothing here decides.
 
+pub(crate) mod decisions;
 pub(crate) mod events;
 pub(crate) mod journal;
+pub(crate) mod recovery;
 pub(crate) mod sender;
 pub(crate) mod takeover;
+pub(crate) mod webhook_events;

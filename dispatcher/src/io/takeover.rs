@@ -13,6 +13,7 @@ use shared::nats::{Nats, Unavailable, bounds};
 use shared::subjects;
 use shared::time::Timestamp;
 
+use super::recovery::{Recovered, recover};
 use crate::actors::shared_state::Replica;
 use crate::core::ownership::{Claim, Predecessor};
 
@@ -32,6 +33,8 @@ pub(crate) struct Takeover {
     pub proven: u64,
     /// What the journal tells.
     pub state: PartitionState,
+    /// Entries that were folded after the last snapshot.
+    pub folded: u64,
     /// Nothing in EVENTS lies at or below.
     pub events_origin: Sequence,
     /// A predecessor's last attempt may still arrive until then (rule 9).
@@ -54,17 +57,14 @@ pub(crate) enum TakeoverError {
 }
 
 /// Takes the partition, in the order of rule 6.
-pub(crate) async fn take_over(
-    replica: &Replica,
-    claim: &Claim,
-) -> Result<Takeover, TakeoverError> {
+pub(crate) async fn take_over(replica: &Replica, claim: &Claim) -> Result<Takeover, TakeoverError> {
     let (nats, partition) = (&replica.nats, claim.partition);
     let proven = replica.lease.live_term().ok_or(TakeoverError::Lapsed)?;
     let me = replica.membership.me();
     let (epoch, fence) = announce(nats, claim, me, replica.clock.now()).await?;
     outlive(replica, claim.predecessor).await?;
     let predecessors_end = replica.clock.now();
-    let state = fold_journal(nats, partition, PartitionState::default()).await?;
+    let Recovered { state, folded } = recover(nats, partition).await?;
     // The registry as it was after the epoch entry, at least.
     replica.view.catch_up().await?;
     let (first, last) = bounds(&nats.events).await?;
@@ -76,6 +76,7 @@ pub(crate) async fn take_over(
         proven,
         hold_ends_until: hold_ends_until(&state, claim, predecessors_end),
         state,
+        folded,
         events_origin: first.previous(),
     })
 }
@@ -188,37 +189,6 @@ async fn announce(
                 return Err(TakeoverError::Stopped(error.to_string()));
             }
         }
-    }
-}
-
-/// All packs after those that `from` is the fold of: whatever an earlier owner stored lies before the epoch entry that is now known
-/// stored, so the last pack that the leader has is the last that there will be.
-pub(crate) async fn fold_journal(
-    nats: &Nats,
-    partition: PartitionId,
-    from: PartitionState,
-) -> Result<PartitionState, TakeoverError> {
-    let mut fold = from;
-    let mut unreadable: Option<(Sequence, String)> = None;
-    let subject = subjects::journal(partition);
-    let read = read_all(&nats.journal, &subject, fold.journal, |message| {
-        let folded = codec::decode_pack(&message.payload)
-            .map_err(|error| error.to_string())
-            .and_then(|pack| {
-                let folded = fold.apply(message.sequence, &pack);
-                folded.map_err(|error| error.to_string())
-            });
-        if let Err(error) = folded {
-            unreadable.get_or_insert((message.sequence, error));
-        }
-    });
-    read.await?;
-    match unreadable {
-        None => Ok(fold),
-        // Outcomes that cannot be read cannot be skipped: they may be ends.
-        Some((sequence, error)) => Err(TakeoverError::Stopped(format!(
-            "JOURNAL {sequence}: {error}"
-        ))),
     }
 }
 

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::ids::Sequence;
+use shared::domain::journal::{DeactivateReason, EntryPlace, OwnerDecision};
+use shared::domain::registry::{Command, DecidedAt};
+use shared::ids::{Epoch, Sequence};
 use shared::nats::append::NewMessage;
+use shared::time::{Clock as _, SystemClock};
 
 use crate::nats_server::NatsServer;
 use crate::support::{Answer, Api, Owners};
@@ -184,7 +187,7 @@ async fn what_is_no_webhook_is_told_so() {
             vec!["/events"],
         ),
         (
-            json!({"url": "http://127.0.0.1", "events": ["*"], "policy": {"rate_limit_per_second": 5}}),
+            json!({"url": "http://127.0.0.1", "events": ["*"], "policy": {"rate_limit_per_second": 0}}),
             vec!["/policy/rate_limit_per_second"],
         ),
         (json!({}), vec!["/url", "/events"]),
@@ -309,4 +312,111 @@ async fn without_an_owner_the_change_holds_and_says_so() {
     assert_eq!(patched.body["applied"], false);
     let deleted = tokio::time::timeout(Duration::from_secs(20), api.delete(&key, &path)).await;
     deleted.unwrap().expect(204);
+}
+
+#[actix_web::test]
+async fn a_webhook_is_disabled_and_enabled_by_any_replica() {
+    let nats = NatsServer::start().await;
+    let api = Api::with(&nats, LOOPBACK, Owners::Present).await;
+    let replica = Api::with(&nats, LOOPBACK, Owners::Present).await;
+    let key = api.project("Acme").await.key;
+    let id = create(&api, &key).await.text("/id");
+    let path = format!("/v1/webhooks/{id}");
+    let ask = async |api: &Api, verb: &str| {
+        let call = api.call(Method::POST, &format!("{path}/{verb}")).by(&key);
+        call.send().await
+    };
+    for (verb, status) in [
+        ("enable", "enabled"),
+        ("disable", "disabled"),
+        ("enable", "enabled"),
+    ] {
+        // The other one may not have heard of it yet, and must not take it for done.
+        let first = ask(&api, verb).await.expect(200);
+        let again = ask(&replica, verb).await.expect(200);
+        for answer in [&first, &again] {
+            assert_eq!(answer.body["id"], id.as_str());
+            assert_eq!(answer.body["status"], status);
+            assert_eq!(answer.body["status_reason"], Value::Null);
+            assert_eq!(answer.body["applied"], true);
+        }
+        assert_eq!(first.header("etag"), again.header("etag"));
+        let read = api.get(&key, &path).await.expect(200);
+        assert_eq!(read.body["status"], status);
+    }
+    // An edit leaves the status alone.
+    ask(&api, "disable").await.expect(200);
+    let patched = api.patch(&key, &path, json!({"description": "x"})).await;
+    assert_eq!(patched.expect(200).body["status"], "disabled");
+
+    let stranger = api.project("Globex").await.key;
+    for verb in ["enable", "disable"] {
+        let call = api
+            .call(Method::POST, &format!("{path}/{verb}"))
+            .by(&stranger);
+        call.send().await.expect(404);
+        let call = api.call(Method::POST, &format!("{path}/{verb}")).by(&key);
+        let stale = call.header("if-match", "\"1\"").send().await;
+        stale.expect(412);
+    }
+    api.delete(&key, &path).await.expect(204);
+    ask(&api, "enable").await.expect(404);
+}
+
+#[actix_web::test]
+async fn enabling_lifts_what_an_owner_decided() {
+    let nats = NatsServer::start().await;
+    let api = Api::with(&nats, LOOPBACK, Owners::Present).await;
+    let replica = Api::with(&nats, LOOPBACK, Owners::Present).await;
+    let key = api.project("Acme").await.key;
+    let id = create(&api, &key).await.text("/id");
+    let path = format!("/v1/webhooks/{id}");
+    let webhook = {
+        let id = id.parse().unwrap();
+        api.view()
+            .read(|state| state.webhook(id).unwrap().as_ref().clone())
+    };
+    let record = |pack: u64| Command::RecordDecision {
+        project: webhook.project,
+        id: webhook.id,
+        decision: OwnerDecision::Deactivated(DeactivateReason::Gone),
+        decided: DecidedAt {
+            epoch: Epoch(1),
+            place: EntryPlace {
+                pack: Sequence(pack),
+                index: 0,
+            },
+        },
+        seen: webhook.sequence,
+    };
+    let at = SystemClock::new().now();
+    let recorded = api.view().execute(record(3), "owner:0:1", at).await;
+    assert!(recorded.unwrap() > webhook.sequence);
+    let read = api.get(&key, &path).await.expect(200);
+    assert_eq!(read.body["status"], "deactivated");
+    assert_eq!(read.body["status_reason"], "gone");
+
+    // The other replica may hold it for enabled still.
+    let enable = format!("{path}/enable");
+    let call = replica.call(Method::POST, &enable).by(&key);
+    let enabled = call.send().await.expect(200);
+    assert_eq!(enabled.body["status"], "enabled");
+    assert_eq!(enabled.body["status_reason"], Value::Null);
+    // And the owner that repeats itself is too late.
+    let repeated = api.view().execute(record(3), "owner:0:1", at).await;
+    assert_eq!(repeated, Ok(Sequence(0)));
+    let read = api.get(&key, &path).await.expect(200);
+    assert_eq!(read.body["status"], "enabled");
+}
+
+#[actix_web::test]
+async fn without_an_owner_a_status_holds_and_says_so() {
+    let nats = NatsServer::start().await;
+    let api = Api::with(&nats, LOOPBACK, Owners::Absent).await;
+    let key = api.project("Acme").await.key;
+    let id = create(&api, &key).await.text("/id");
+    let call = api.call(Method::POST, &format!("/v1/webhooks/{id}/disable"));
+    let disabled = call.by(&key).send().await.expect(200);
+    assert_eq!(disabled.body["status"], "disabled");
+    assert_eq!(disabled.body["applied"], false);
 }

@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
-use super::mirror::Mirror as _;
+use super::mirror::{Mirror, mirror};
 use super::v1::{Id, Position};
+use super::v1_journal::Place;
 use crate::domain::account::AccountDefinition as DomainAccount;
 use crate::domain::filter::{
     Pattern, Selection, Selector as DomainSelector, SourceFilter as DomainSource,
 };
 use crate::domain::policy::{Ordering as DomainOrdering, Policy as DomainPolicy};
-use crate::domain::registry::{RegistryEntry, RegistryRecord};
+use crate::domain::registry::{DecidedAt as DomainDecidedAt, RegistryEntry, RegistryRecord};
 use crate::domain::webhook::{
     Dialect as DomainDialect, Status as DomainStatus, WebhookDefinition as DomainWebhook,
 };
@@ -51,6 +52,18 @@ enum Entry {
         webhook: Id,
         sealed: Vec<u8>,
     },
+    WebhookStatusSet {
+        status: Status,
+        reason: Option<String>,
+        decided: Option<DecidedAt>,
+    },
+}
+
+mirror! {
+    struct DecidedAt = DomainDecidedAt {
+        epoch: u64,
+        place: Place,
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,13 +115,14 @@ enum Dialect {
     HrOn,
 }
 
-#[derive(Serialize, Deserialize)]
-enum Status {
-    PendingVerification,
-    Enabled,
-    Disabled,
-    Deactivated,
-    Quarantined,
+mirror! {
+    enum Status = DomainStatus {
+        PendingVerification,
+        Enabled,
+        Disabled,
+        Deactivated,
+        Quarantined,
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -178,6 +192,15 @@ impl From<&RegistryEntry> for Entry {
                 webhook: webhook.to_bytes(),
                 sealed: sealed.clone(),
             },
+            E::WebhookStatusSet {
+                status,
+                reason,
+                decided,
+            } => Self::WebhookStatusSet {
+                status: Status::of(status),
+                reason: reason.clone(),
+                decided: Option::of(decided),
+            },
         }
     }
 }
@@ -204,6 +227,15 @@ impl TryFrom<Entry> for RegistryEntry {
             Entry::SigningSecretAdded { webhook, sealed } => Self::SigningSecretAdded {
                 webhook: WebhookId::from_bytes(webhook),
                 sealed,
+            },
+            Entry::WebhookStatusSet {
+                status,
+                reason,
+                decided,
+            } => Self::WebhookStatusSet {
+                status: status.into_domain(),
+                reason,
+                decided: decided.into_domain(),
             },
         })
     }
@@ -252,13 +284,7 @@ impl From<&DomainWebhook> for WebhookDefinition {
             description: webhook.description.clone(),
             verification_required: webhook.verification_required,
             policy: (&webhook.policy).into(),
-            status: match webhook.status {
-                DomainStatus::PendingVerification => Status::PendingVerification,
-                DomainStatus::Enabled => Status::Enabled,
-                DomainStatus::Disabled => Status::Disabled,
-                DomainStatus::Deactivated => Status::Deactivated,
-                DomainStatus::Quarantined => Status::Quarantined,
-            },
+            status: Status::of(&webhook.status),
             status_reason: webhook.status_reason.clone(),
             active_secret: webhook.active_secret.to_bytes(),
             previous_secret: webhook.previous_secret.map(SecretId::to_bytes),
@@ -285,13 +311,7 @@ impl TryFrom<WebhookDefinition> for DomainWebhook {
             description: wire.description,
             verification_required: wire.verification_required,
             policy: wire.policy.into(),
-            status: match wire.status {
-                Status::PendingVerification => DomainStatus::PendingVerification,
-                Status::Enabled => DomainStatus::Enabled,
-                Status::Disabled => DomainStatus::Disabled,
-                Status::Deactivated => DomainStatus::Deactivated,
-                Status::Quarantined => DomainStatus::Quarantined,
-            },
+            status: wire.status.into_domain(),
             status_reason: wire.status_reason,
             active_secret: SecretId::from_bytes(wire.active_secret),
             previous_secret: wire.previous_secret.map(SecretId::from_bytes),

@@ -63,6 +63,11 @@ pub fn contains_resource(resource: &str) -> bool {
     resource == "webhook" || RESOURCES.contains(&resource)
 }
 
+/// Whether the event's record is a webhook.
+pub fn is_about_webhooks(event_type: &EventType) -> bool {
+    event_type.resource() == "webhook"
+}
+
 /// What only the platform itself may say.
 pub fn is_reserved(event_type: &EventType) -> bool {
     matches!(event_type.resource(), "account" | "webhook")

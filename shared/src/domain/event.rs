@@ -93,7 +93,8 @@ pub enum Source {
     NativeManual,
     /// A change found by polling.
     Synthetic,
-    /// A linked account was created, updated or deleted.
+    /// A linked account was created, updated or deleted, or a webhook fails, recovers or is
+    /// deactivated: what the platform itself says.
     Account,
     /// `POST /v1/events`.
     FirstParty,

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::delivery::FailureKind;
+use super::webhook::Status;
 use crate::ids::{Epoch, EventId, LaneHash, Position, ReplicaId, Sequence, WebhookId};
 use crate::time::Timestamp;
 
@@ -189,6 +190,32 @@ pub enum DeactivateReason {
     FailingTooLong,
 }
 
+/// What an owner decides about a webhook by itself (rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerDecision {
+    Deactivated(DeactivateReason),
+    Quarantined,
+}
+
+impl OwnerDecision {
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Deactivated(_) => Status::Deactivated,
+            Self::Quarantined => Status::Quarantined,
+        }
+    }
+
+    /// One word for programs: what the registry and the API give as the status' reason.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Deactivated(DeactivateReason::Gone) => "gone",
+            Self::Deactivated(DeactivateReason::ConsecutiveFailures) => "consecutive_failures",
+            Self::Deactivated(DeactivateReason::FailingTooLong) => "failing_too_long",
+            Self::Quarantined => "fault",
+        }
+    }
+}
+
 /// What every attempt's entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptEntry {
@@ -222,7 +249,7 @@ pub struct Links {
 }
 
 /// Place of an entry in JOURNAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryPlace {
     /// Of the pack; 0 means the pack that the link stands in.
     pub pack: Sequence,
@@ -306,6 +333,27 @@ impl JournalEntry {
             | Self::Exhausted { attempt, .. }
             | Self::ProbeFailed { attempt, .. } => Some(attempt.webhook),
             Self::AccountsProjected { .. } | Self::Released => None,
+        }
+    }
+
+    /// What the owner decided by it, if it is a decision.
+    pub fn decision(&self) -> Option<OwnerDecision> {
+        match self {
+            Self::Deactivated { reason, .. } => Some(OwnerDecision::Deactivated(*reason)),
+            Self::Quarantined { .. } => Some(OwnerDecision::Quarantined),
+            Self::ConfigApplied { .. }
+            | Self::CountedBack { .. }
+            | Self::Delivered { .. }
+            | Self::AttemptFailed { .. }
+            | Self::Exhausted { .. }
+            | Self::Ended { .. }
+            | Self::PendingEnded { .. }
+            | Self::ProbeFailed { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed { .. }
+            | Self::Settled { .. }
+            | Self::AccountsProjected { .. }
+            | Self::Released => None,
         }
     }
 

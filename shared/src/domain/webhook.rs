@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint_url::EndpointUrl;
 use super::filter::Selection;
 use super::policy::Policy;
+use super::registry::DecidedAt;
 use crate::ids::{ProjectId, SecretId, Sequence, WebhookId};
 use crate::limits::VERSION_HISTORY_MS;
 use crate::secret::Secret;
@@ -105,6 +106,8 @@ pub struct Webhook {
     /// Oldest first; the last one is what holds now. Older than what a retained event needs
     /// are dropped.
     pub versions: Vec<WebhookVersion>,
+    /// The owner's decision that the status shows; `None` once somebody has lifted it.
+    pub decided: Option<DecidedAt>,
     /// Then endpoint, secrets and signers are none of its own: see [`Webhook::buried`].
     pub deleted: bool,
 }
@@ -152,13 +155,41 @@ impl Webhook {
         self.versions.drain(..outlived);
     }
 
+    /// Another status, for what comes after. An owner's decision lifts nothing.
+    pub(crate) fn set_status(
+        &mut self,
+        sequence: Sequence,
+        at: Timestamp,
+        status: Status,
+        reason: Option<String>,
+        decided: Option<DecidedAt>,
+    ) {
+        self.definition.status = status;
+        self.definition.status_reason = reason;
+        self.decided = decided;
+        self.sequence = sequence;
+        self.updated_at = at;
+        let selection = self.shared_selection();
+        self.push_version(WebhookVersion {
+            registry_sequence: sequence,
+            at,
+            selection,
+            status: Some(status),
+            lifts: decided.is_none(),
+        });
+    }
+
+    fn shared_selection(&self) -> Arc<Selection> {
+        match self.versions.last() {
+            Some(last) => Arc::clone(&last.selection),
+            None => Arc::new(self.definition.selection.clone()),
+        }
+    }
+
     /// What is left after the deletion: what classifies events of before. Where it sent to, what
     /// it signed with and what it was for are gone.
     pub(crate) fn buried(&self, sequence: Sequence, at: Timestamp) -> Self {
-        let selection = match self.versions.last() {
-            Some(last) => Arc::clone(&last.selection),
-            None => Arc::new(self.definition.selection.clone()),
-        };
+        let selection = self.shared_selection();
         let mut buried = Self {
             id: self.id,
             project: self.project,
@@ -182,6 +213,7 @@ impl Webhook {
             sequence,
             from: self.from,
             versions: self.versions.clone(),
+            decided: None,
             deleted: true,
         };
         buried.push_version(WebhookVersion {

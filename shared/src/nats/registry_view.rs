@@ -155,7 +155,8 @@ impl RegistryView {
     }
 
     /// Decides, appends, and answers after the local projection has folded it. `by` and `at` are
-    /// for the audit. A command that meets a moved subject is decided anew.
+    /// for the audit. A command that meets a moved subject is decided anew. 0 when the command
+    /// asked for nothing, by all that the leader had meanwhile.
     pub async fn execute(
         &self,
         command: Command,
@@ -164,7 +165,12 @@ impl RegistryView {
     ) -> Result<Sequence, ExecuteError> {
         let mut last_error = ExecuteError::Refused(CommandError::Stale);
         for _ in 0..DECIDE_TRIES {
-            let appends = self.read(|state| decide(state, command.clone(), at))?;
+            let mut appends = self.read(|state| decide(state, command.clone(), at))?;
+            if appends.is_empty() {
+                // What holds here may be past elsewhere, where the caller has seen it.
+                self.catch_up().await?;
+                appends = self.read(|state| decide(state, command.clone(), at))?;
+            }
             match self.append_all(&appends, by, at).await {
                 Ok(sequence) => {
                     self.wait_for(sequence, FOLD_WITHIN).await?;

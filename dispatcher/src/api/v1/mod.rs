@@ -49,5 +49,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .get(webhooks::get)
                 .patch(webhooks::patch)
                 .delete(webhooks::delete),
-        );
+        )
+        .service(web::resource("/webhooks/{id}/enable").post(webhooks::enable))
+        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable));
 }

@@ -14,14 +14,6 @@ use crate::api::error::ApiError;
 use crate::api::fields::{Change, Fields, Parsed, boolean, fault, fault_at, object, prose};
 use crate::api::fields::{pointer_to, refused};
 
-/// Members of a policy that hold their default alone: what they ask for is not done yet, and must
-/// not be believed to be.
-const NOT_OFFERED_YET: [&str; 3] = [
-    "rate_limit_per_second",
-    "deactivate_after_consecutive_failures",
-    "deactivate_after_failing_ms",
-];
-
 /// Whose address has yet to be judged.
 #[derive(Debug)]
 pub(super) struct NewWebhook {
@@ -164,15 +156,7 @@ fn events(value: Value, connectors: &Connectors) -> Parsed<Selection> {
 /// `base` with the members that are given. One after the other, so that a fault has its place.
 fn policy_with(base: &Policy, members: &Map<String, Value>) -> Parsed<Policy> {
     let (mut policy, mut faults) = (base.clone(), Vec::new());
-    let defaults = serde_json::to_value(Policy::default()).unwrap_or_default();
     for (name, value) in members {
-        if NOT_OFFERED_YET.contains(&name.as_str()) && defaults.get(name) != Some(value) {
-            faults.push(FieldError {
-                pointer: pointer_to(name),
-                detail: "is not offered yet".to_owned(),
-            });
-            continue;
-        }
         let changed = serde_json::to_value(&policy).and_then(|mut whole| {
             if let Some(whole) = whole.as_object_mut() {
                 whole.insert(name.clone(), value.clone());
@@ -286,13 +270,11 @@ mod tests {
             ),
             (
                 json!({"url": "https://x", "events": ["*"], "policy": {
-                    "rate_limit_per_second": 5,
-                    "deactivate_after_consecutive_failures": 10,
-                    "deactivate_after_failing_ms": null,
+                    "rate_limit_per_second": "5",
+                    "deactivate_after_consecutive_failures": -1,
                 }}),
                 vec![
                     "/policy/deactivate_after_consecutive_failures",
-                    "/policy/deactivate_after_failing_ms",
                     "/policy/rate_limit_per_second",
                 ],
             ),
@@ -311,25 +293,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_offered_yet_may_be_sent_back_as_it_was_read() {
+    fn a_policy_may_be_sent_back_as_it_was_read_and_its_limits_set_and_cleared() {
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let created = create(json!({"url": "https://x", "events": ["*"], "policy": policy}));
         assert_eq!(created.unwrap().policy, Policy::default());
 
-        // And what an earlier release took does not stand in the way of other changes.
         let (mut definition, _) = current();
-        definition.policy.rate_limit_per_second = Some(5);
+        let limits = json!({"policy": {
+            "rate_limit_per_second": 5,
+            "deactivate_after_consecutive_failures": 10,
+            "deactivate_after_failing_ms": null,
+        }});
+        let limited = patch(limits).unwrap();
+        definition.policy = limited.definition(&definition, vec![]).unwrap().policy;
         let other = patch(json!({"policy": {"ordering": "strict"}})).unwrap();
-        let after = other.definition(&definition, vec![]).unwrap();
-        assert_eq!(after.policy.rate_limit_per_second, Some(5));
+        let after = other.definition(&definition, vec![]).unwrap().policy;
+        assert_eq!(after.rate_limit_per_second, Some(5));
+        assert_eq!(after.deactivate_after_consecutive_failures, Some(10));
+        assert_eq!(after.deactivate_after_failing_ms, None);
         let cleared = patch(json!({"policy": {"rate_limit_per_second": null}})).unwrap();
-        let after = cleared.definition(&definition, vec![]).unwrap();
-        assert_eq!(after.policy.rate_limit_per_second, None);
-        let asked = patch(json!({"policy": {"rate_limit_per_second": 6}})).unwrap();
-        assert_eq!(
-            pointers(asked.definition(&definition, vec![])),
-            ["/policy/rate_limit_per_second"]
-        );
+        let after = cleared.definition(&definition, vec![]).unwrap().policy;
+        assert_eq!(after.rate_limit_per_second, None);
     }
 
     #[test]

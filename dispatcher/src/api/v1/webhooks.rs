@@ -12,7 +12,9 @@ use serde::Serialize;
 use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::Selection;
 use shared::domain::policy::Policy;
-use shared::domain::registry::{Command, SEALED_ENDPOINT, seal_context, signing_secret_context};
+use shared::domain::registry::{
+    AskedStatus, Command, SEALED_ENDPOINT, seal_context, signing_secret_context,
+};
 use shared::domain::webhook::{
     Dialect, Endpoint, SigningSecret, Status, Webhook, WebhookDefinition,
 };
@@ -206,6 +208,57 @@ pub(super) async fn delete(
     .await?;
     applied(&app, project, sequence).await;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Lifts what was decided about the webhook, by whomever.
+pub(super) async fn enable(
+    caller: Principal,
+    app: OpenApp,
+    path: Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, ApiError> {
+    set_status(&caller, &app, id(&path)?, &if_match, AskedStatus::Enabled).await
+}
+
+/// What is pending, and what arrives from now on, is skipped.
+pub(super) async fn disable(
+    caller: Principal,
+    app: OpenApp,
+    path: Path<String>,
+    if_match: IfMatch,
+) -> Result<HttpResponse, ApiError> {
+    set_status(&caller, &app, id(&path)?, &if_match, AskedStatus::Disabled).await
+}
+
+/// A webhook that has the status already is answered alike.
+async fn set_status(
+    caller: &Principal,
+    app: &App,
+    id: WebhookId,
+    if_match: &IfMatch,
+    status: AskedStatus,
+) -> Result<HttpResponse, ApiError> {
+    let project = caller.project;
+    let sequence = unless_moved_on(async || {
+        let current = webhook(app, project, id).await?;
+        if_match.check(current.sequence)?;
+        let command = Command::SetWebhookStatus {
+            project,
+            id,
+            status,
+            reason: None,
+            base: if_match.base(current.sequence),
+        };
+        let appended = app.view.execute(command, &caller.by, app.clock.now());
+        // What others appended meanwhile is waited for too.
+        Ok(appended.await?.max(current.sequence))
+    })
+    .await?;
+    let applied = applied(app, project, sequence).await;
+    let webhook = webhook(app, project, id).await?;
+    Ok(HttpResponse::Ok()
+        .insert_header((ETAG, etag(webhook.sequence)))
+        .json(WebhookResource::after_change(&webhook, applied)))
 }
 
 async fn webhook(app: &App, project: ProjectId, id: WebhookId) -> Result<Arc<Webhook>, ApiError> {

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::domain::policy::Ordering;
 use shared::ids::{EventId, LaneHash, Sequence};
-use shared::limits::{LANE_MAX, NARROW_WINDOW_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, SETTLE_AFTER_ENDS, WINDOW_MAX};
+use shared::limits::{
+    LANE_MAX, NARROW_WINDOW_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, SETTLE_AFTER_ENDS, WINDOW_MAX,
+};
 use shared::time::Timestamp;
 
 mod forgetting;

@@ -2,6 +2,7 @@
 
 use super::{Aggregate, Append, Command, CommandError, RegistryEntry, RegistryState};
 use crate::domain::project::Project;
+use crate::domain::webhook::{Dialect, Status, Webhook, WebhookDefinition};
 use crate::ids::{ProjectId, Sequence};
 use crate::limits::WEBHOOKS_PER_PROJECT_MAX;
 use crate::time::Timestamp;
@@ -144,11 +145,14 @@ pub fn decide(
                 .webhook_of(project, id)
                 .ok_or(CommandError::NotFound)?;
             check_base(webhook.sequence, Some(base))?;
-            let versions = webhook.versions.len();
-            let needed = versions.saturating_sub(webhook.versions_outlived(now));
-            check_limit(needed, "changes of a webhook in 15 days", VERSIONS_MAX)?;
+            check_versions(webhook, now)?;
             check_webhook_bytes(made(state, project)?)?;
-            let entry = RegistryEntry::WebhookUpdated(definition);
+            // A status is asked for, or decided, by commands of their own.
+            let entry = RegistryEntry::WebhookUpdated(WebhookDefinition {
+                status: webhook.definition.status,
+                status_reason: webhook.definition.status_reason.clone(),
+                ..definition
+            });
             Ok(vec![append(
                 project,
                 Aggregate::Webhook,
@@ -172,6 +176,89 @@ pub fn decide(
                 entry,
             )])
         }
+        Command::SetWebhookStatus { .. } => set_status(state, command, now),
+        Command::RecordDecision { .. } => Ok(record_decision(state, command)),
+    }
+}
+
+fn set_status(
+    state: &RegistryState,
+    command: Command,
+    now: Timestamp,
+) -> Result<Vec<Append>, CommandError> {
+    let Command::SetWebhookStatus {
+        project,
+        id,
+        status,
+        reason,
+        base,
+    } = command
+    else {
+        return Err(CommandError::NotFound);
+    };
+    let webhook = state
+        .webhook_of(project, id)
+        .ok_or(CommandError::NotFound)?;
+    check_base(webhook.sequence, base)?;
+    let (current, wanted) = (webhook.definition.status, status.status());
+    if current == wanted {
+        return Ok(Vec::new());
+    }
+    match current {
+        Status::Enabled | Status::Disabled | Status::Quarantined => {}
+        // Else being disabled and enabled would stand in for a verification.
+        Status::PendingVerification => return Err(CommandError::Unverified),
+        Status::Deactivated => match webhook.definition.dialect {
+            Dialect::Stackone => {}
+            Dialect::HrOn => return Err(CommandError::Unverified),
+        },
+    }
+    check_versions(webhook, now)?;
+    let entry = RegistryEntry::WebhookStatusSet {
+        status: wanted,
+        reason,
+        decided: None,
+    };
+    Ok(vec![append_to(webhook, entry)])
+}
+
+/// Without a limit: each decision but the first was lifted by a change that is limited.
+fn record_decision(state: &RegistryState, command: Command) -> Vec<Append> {
+    let Command::RecordDecision {
+        project,
+        id,
+        decision,
+        decided,
+        seen,
+    } = command
+    else {
+        return Vec::new();
+    };
+    let Some(webhook) = state.webhook_of(project, id) else {
+        return Vec::new();
+    };
+    let is_lifted = webhook
+        .versions
+        .iter()
+        .any(|version| version.lifts && version.registry_sequence > seen);
+    if is_lifted || webhook.decided >= Some(decided) {
+        return Vec::new();
+    }
+    let entry = RegistryEntry::WebhookStatusSet {
+        status: decision.status(),
+        reason: Some(decision.reason().to_owned()),
+        decided: Some(decided),
+    };
+    vec![append_to(webhook, entry)]
+}
+
+fn append_to(webhook: &Webhook, entry: RegistryEntry) -> Append {
+    Append {
+        project: webhook.project,
+        aggregate: Aggregate::Webhook,
+        id: webhook.id.to_string(),
+        expected: webhook.sequence,
+        entry,
     }
 }
 
@@ -224,6 +311,12 @@ fn check_limit(held: usize, what: &'static str, max: usize) -> Result<(), Comman
     } else {
         Err(CommandError::LimitReached { what, max })
     }
+}
+
+fn check_versions(webhook: &Webhook, now: Timestamp) -> Result<(), CommandError> {
+    let versions = webhook.versions.len();
+    let needed = versions.saturating_sub(webhook.versions_outlived(now));
+    check_limit(needed, "changes of a webhook in 15 days", VERSIONS_MAX)
 }
 
 /// What is to come is not counted: one webhook is small beside the limit.

@@ -5,11 +5,12 @@
 //! each append against the subject's last sequence. `apply` folds what was appended. Neither
 //! waits, reads a clock or draws randomness: ids, times and sealed bytes arrive in the command.
 
-use crate::ids::{AccountId, KeyId, Position, ProjectId, SecretId, Sequence, WebhookId};
+use crate::ids::{AccountId, Epoch, KeyId, Position, ProjectId, SecretId, Sequence, WebhookId};
 use crate::time::Timestamp;
 
 use super::account::AccountDefinition;
-use super::webhook::WebhookDefinition;
+use super::journal::{EntryPlace, OwnerDecision};
+use super::webhook::{Status, WebhookDefinition};
 
 mod decide;
 mod state;
@@ -62,7 +63,7 @@ impl Aggregate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryRecord {
     pub at: Timestamp,
-    /// `admin`, a key's id, `replica:…`: what the audit shows.
+    /// `admin`, a key's id, `owner:{partition}:{epoch}`: what the audit shows.
     pub by: String,
     pub entry: RegistryEntry,
 }
@@ -97,6 +98,37 @@ pub enum RegistryEntry {
         webhook: WebhookId,
         sealed: Vec<u8>,
     },
+    WebhookStatusSet {
+        status: Status,
+        /// A word or a text of whoever set it.
+        reason: Option<String>,
+        /// The owner's decision that this repeats; `None`: a person or a program asked for it,
+        /// which lifts what an owner decided before (`protocol.md`, rule 10).
+        decided: Option<DecidedAt>,
+    },
+}
+
+/// Where a decision of a partition's owner stands in JOURNAL. Later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DecidedAt {
+    pub epoch: Epoch,
+    pub place: EntryPlace,
+}
+
+/// The statuses that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedStatus {
+    Enabled,
+    Disabled,
+}
+
+impl AskedStatus {
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Enabled => Status::Enabled,
+            Self::Disabled => Status::Disabled,
+        }
+    }
 }
 
 /// What a caller asks for. Secrets arrive sealed, keys hashed.
@@ -144,6 +176,7 @@ pub enum Command {
         definition: WebhookDefinition,
         sealed_secret: Vec<u8>,
     },
+    /// Whatever status its definition has, the webhook keeps its own.
     UpdateWebhook {
         project: ProjectId,
         id: WebhookId,
@@ -155,6 +188,24 @@ pub enum Command {
         id: WebhookId,
         base: Option<Sequence>,
     },
+    /// Asks for nothing when the webhook has that status.
+    SetWebhookStatus {
+        project: ProjectId,
+        id: WebhookId,
+        status: AskedStatus,
+        reason: Option<String>,
+        base: Option<Sequence>,
+    },
+    /// Shows in the registry what an owner has journaled. Asks for nothing when that is shown, or
+    /// when somebody has lifted or deleted it meanwhile.
+    RecordDecision {
+        project: ProjectId,
+        id: WebhookId,
+        decision: OwnerDecision,
+        decided: DecidedAt,
+        /// The webhook's last registry entry that the owner had applied.
+        seen: Sequence,
+    },
 }
 
 /// Why a command is refused.
@@ -165,6 +216,9 @@ pub enum CommandError {
     /// The thing changed since the caller read it.
     #[error("changed meanwhile")]
     Stale,
+    /// Only a verification gives it another status.
+    #[error("the webhook must be verified first")]
+    Unverified,
     #[error("at most {max} {what} are possible")]
     LimitReached { what: &'static str, max: usize },
 }

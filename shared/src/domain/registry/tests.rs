@@ -6,6 +6,7 @@ use super::decide::{VERSIONS_MAX, WEBHOOK_BYTES_PER_PROJECT_MAX};
 use super::*;
 use crate::domain::account::AccountDefinition;
 use crate::domain::filter::Selection;
+use crate::domain::journal::DeactivateReason;
 use crate::domain::policy::Policy;
 use crate::domain::webhook::{Dialect, Status, Webhook};
 use crate::limits::VERSION_HISTORY_MS;
@@ -128,6 +129,35 @@ impl Log {
         })
     }
 
+    fn set(&mut self, status: AskedStatus) -> Result<(), CommandError> {
+        self.execute(Command::SetWebhookStatus {
+            project: PROJECT,
+            id: WEBHOOK,
+            status,
+            reason: None,
+            base: None,
+        })
+    }
+
+    /// How many entries that took.
+    fn record(&mut self, decision: OwnerDecision, pack: u64, seen: Sequence) -> u64 {
+        let before = self.state.applied();
+        self.execute(Command::RecordDecision {
+            project: PROJECT,
+            id: WEBHOOK,
+            decision,
+            decided: decided_at(pack),
+            seen,
+        })
+        .unwrap();
+        self.state.applied().0 - before.0
+    }
+
+    fn status(&self) -> (Status, Option<&str>) {
+        let definition = &self.webhook().definition;
+        (definition.status, definition.status_reason.as_deref())
+    }
+
     fn delete(&mut self, id: WebhookId) {
         let command = Command::DeleteWebhook {
             project: PROJECT,
@@ -157,6 +187,18 @@ impl Log {
 
     fn held_bytes(&self) -> usize {
         self.state.project(PROJECT).unwrap().webhook_bytes
+    }
+}
+
+const GONE: OwnerDecision = OwnerDecision::Deactivated(DeactivateReason::Gone);
+
+fn decided_at(pack: u64) -> DecidedAt {
+    DecidedAt {
+        epoch: Epoch(1),
+        place: EntryPlace {
+            pack: Sequence(pack),
+            index: 0,
+        },
     }
 }
 
@@ -338,4 +380,146 @@ fn a_project_that_has_only_its_data_key_is_not_there() {
         let refused = log.execute(command.clone());
         assert_eq!(refused, Err(CommandError::NotFound), "{command:?}");
     }
+}
+
+#[test]
+fn whoever_asks_for_a_status_lifts_what_an_owner_decided() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    let seen = log.webhook().sequence;
+    assert_eq!(log.record(GONE, 7, seen), 1);
+    assert_eq!(log.status(), (Status::Deactivated, Some("gone")));
+    assert_eq!(log.webhook().decided, Some(decided_at(7)));
+    for (asked, status) in [
+        (AskedStatus::Enabled, Status::Enabled),
+        (AskedStatus::Disabled, Status::Disabled),
+        (AskedStatus::Enabled, Status::Enabled),
+    ] {
+        log.set(asked).unwrap();
+        assert_eq!(log.status(), (status, None));
+        assert_eq!(log.webhook().decided, None);
+    }
+    let versions = &log.webhook().versions;
+    let told: Vec<_> = versions
+        .iter()
+        .map(|version| (version.status.unwrap(), version.lifts))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Status::Enabled, true),
+            (Status::Deactivated, false),
+            (Status::Enabled, true),
+            (Status::Disabled, true),
+            (Status::Enabled, true),
+        ]
+    );
+    assert!(
+        versions
+            .iter()
+            .all(|version| Arc::ptr_eq(&version.selection, &versions[0].selection))
+    );
+}
+
+#[test]
+fn asking_for_the_status_that_holds_appends_nothing() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    for asked in [AskedStatus::Enabled, AskedStatus::Disabled] {
+        log.set(asked).unwrap();
+        let before = log.state.applied();
+        log.set(asked).unwrap();
+        assert_eq!(log.state.applied(), before, "{asked:?}");
+    }
+    log.delete(WEBHOOK);
+    assert_eq!(log.set(AskedStatus::Enabled), Err(CommandError::NotFound));
+}
+
+#[test]
+fn an_edit_keeps_the_status_and_lifts_nothing() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    let seen = log.webhook().sequence;
+    log.record(GONE, 7, seen);
+    // Its definition says enabled.
+    log.update(r#"["account.*"]"#).unwrap();
+    assert_eq!(log.status(), (Status::Deactivated, Some("gone")));
+    assert_eq!(log.webhook().decided, Some(decided_at(7)));
+    let last = log.webhook().versions.last().unwrap();
+    assert_eq!(
+        (last.status, last.lifts),
+        (Some(Status::Deactivated), false)
+    );
+    assert_eq!(log.record(GONE, 7, seen), 0);
+}
+
+#[test]
+fn what_is_not_verified_is_neither_enabled_nor_disabled() {
+    let mut log = Log::with_project();
+    let cases = [
+        (Dialect::Stackone, Status::PendingVerification, false),
+        (Dialect::HrOn, Status::PendingVerification, false),
+        (Dialect::HrOn, Status::Deactivated, false),
+        (Dialect::Stackone, Status::Deactivated, true),
+        (Dialect::HrOn, Status::Quarantined, true),
+        (Dialect::Stackone, Status::Quarantined, true),
+    ];
+    for (number, (dialect, status, may)) in (0..).zip(cases) {
+        let id = WebhookId::from_bytes([number; 16]);
+        let mut create = log.create_webhook(id, r#"["*"]"#);
+        if let Command::CreateWebhook { definition, .. } = &mut create {
+            definition.dialect = dialect;
+            definition.status = status;
+        }
+        log.execute(create).unwrap();
+        for asked in [AskedStatus::Enabled, AskedStatus::Disabled] {
+            let command = Command::SetWebhookStatus {
+                project: PROJECT,
+                id,
+                status: asked,
+                reason: None,
+                base: None,
+            };
+            let decided = decide(&log.state, command, log.at);
+            match decided {
+                Ok(appends) => assert!(may && appends.len() == 1, "{dialect:?} {status:?}"),
+                Err(refused) => {
+                    assert!(!may, "{dialect:?} {status:?}");
+                    assert_eq!(refused, CommandError::Unverified);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_decision_is_recorded_once_and_not_after_it_was_lifted() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    let created = log.webhook().sequence;
+    // Disabled and enabled again before the owner's decision got here.
+    log.set(AskedStatus::Disabled).unwrap();
+    log.set(AskedStatus::Enabled).unwrap();
+    let lifted = log.webhook().sequence;
+    assert_eq!(log.record(GONE, 7, created), 0);
+    assert_eq!(log.status(), (Status::Enabled, None));
+    // The owner had applied that when it decided.
+    assert_eq!(log.record(GONE, 8, lifted), 1);
+    assert_eq!(log.record(GONE, 8, lifted), 0);
+    // A second decision of the owner, and the first one late.
+    assert_eq!(log.record(OwnerDecision::Quarantined, 9, lifted), 1);
+    assert_eq!(log.status(), (Status::Quarantined, Some("fault")));
+    assert_eq!(log.record(GONE, 8, lifted), 0);
+    assert_eq!(log.status(), (Status::Quarantined, Some("fault")));
+    log.delete(WEBHOOK);
+    assert_eq!(log.record(GONE, 10, lifted), 0);
+}
+
+#[test]
+fn the_limit_of_changes_holds_for_those_that_ask_and_not_for_the_owner() {
+    let mut log = Log::with_webhook(r#"["*"]"#);
+    for change in 1..VERSIONS_MAX {
+        let asked = [AskedStatus::Enabled, AskedStatus::Disabled][change % 2];
+        log.set(asked).unwrap();
+    }
+    let refused = log.set(AskedStatus::Enabled);
+    assert!(matches!(refused, Err(CommandError::LimitReached { max, .. }) if max == VERSIONS_MAX));
+    let seen = log.webhook().sequence;
+    assert_eq!(log.record(GONE, 7, seen), 1);
 }

@@ -63,10 +63,24 @@ impl RegistryState {
                 let mut webhook =
                     self.fold_webhook((project, id), sequence, old.from, definition, record, keys)?;
                 webhook.created_at = old.created_at;
+                webhook.decided = old.decided;
                 let versions = std::mem::replace(&mut webhook.versions, old.versions.clone());
                 versions
                     .into_iter()
                     .for_each(|version| webhook.push_version(version));
+                self.put_webhook(webhook);
+            }
+            RegistryEntry::WebhookStatusSet {
+                status,
+                reason,
+                decided,
+            } => {
+                let mut webhook = self
+                    .webhook_of(project, id)
+                    .ok_or(ApplyError::Inconsistent)?
+                    .as_ref()
+                    .clone();
+                webhook.set_status(sequence, record.at, *status, reason.clone(), *decided);
                 self.put_webhook(webhook);
             }
             RegistryEntry::WebhookDeleted => {
@@ -111,6 +125,7 @@ impl RegistryState {
                 lifts: matches!(record.entry, RegistryEntry::WebhookCreated { .. }),
             }],
             definition: definition.clone(),
+            decided: None,
             deleted: false,
         })
     }
