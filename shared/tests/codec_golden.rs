@@ -102,6 +102,7 @@ fn pack() -> Pack {
                 count,
             })
             .collect(),
+        counts_continue: false,
         entries: [attempt_entries(), webhook_entries()].concat(),
     }
 }
@@ -331,6 +332,7 @@ fn state() -> PartitionState {
         .into(),
         projected: Sequence(6),
         released: true,
+        counts_begun: pack().counted,
     }
 }
 

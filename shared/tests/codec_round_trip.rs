@@ -257,14 +257,16 @@ fn pack() -> impl Strategy<Value = Pack> {
         });
     let entry = prop_oneof![attempt_entry(), ending_entry(), decision_entry()];
     let head = (any::<u64>(), any::<u64>(), time(), position());
-    (head, of(checkpoint()), vec(counted, 0..4), vec(entry, 0..8)).prop_map(
-        |((epoch, number, at, classified), checkpoint, counted, entries)| Pack {
+    let counts = (vec(counted, 0..4), any::<bool>());
+    (head, of(checkpoint()), counts, vec(entry, 0..8)).prop_map(
+        |((epoch, number, at, classified), checkpoint, (counted, counts_continue), entries)| Pack {
             epoch: Epoch(epoch),
             number,
             at,
             classified,
             checkpoint,
             counted,
+            counts_continue,
             entries,
         },
     )
@@ -363,6 +365,7 @@ fn state() -> impl Strategy<Value = PartitionState> {
                 webhooks,
                 projected,
                 released,
+                counts_begun: Vec::new(),
             }
         },
     )

@@ -17,6 +17,8 @@ use shared::time::Timestamp;
 /// A generous estimate of an entry without its answer.
 const ENTRY_BYTES: usize = 128;
 const COUNTED_BYTES: usize = 32;
+/// Counts of one pack.
+const COUNTS_MAX: usize = PACK_BYTES_MAX / 2 / COUNTED_BYTES;
 const KEPT_BYTES: usize = 48;
 /// Entries of one pack; their index is a u16.
 const PACK_ENTRIES_MAX: usize = 4_000;
@@ -340,19 +342,23 @@ impl Commits {
         if self.under_way.is_some() || (self.waiting.is_empty() && !self.flush) {
             return None;
         }
-        self.flush = false;
         self.under_way_since = self.waiting.front().map(|(since, _)| *since);
-        let counted: Vec<Counted> = std::mem::take(&mut self.counted)
-            .into_iter()
-            .map(|((webhook, skipped), count)| Counted {
+        let mut counted: Vec<Counted> = Vec::with_capacity(self.counted.len().min(COUNTS_MAX));
+        while counted.len() < COUNTS_MAX
+            && let Some(((webhook, skipped), count)) = self.counted.pop_first()
+        {
+            counted.push(Counted {
                 webhook,
                 skipped,
                 count,
-            })
-            .collect();
+            });
+        }
+        // What follows is owed even if no entry waits.
+        let counts_continue = !self.counted.is_empty();
+        self.flush = counts_continue;
         let mut bytes = counted.len().saturating_mul(COUNTED_BYTES);
         let mut entries: Vec<JournalEntry> = Vec::new();
-        while let Some((_, entry)) = self.waiting.front() {
+        while !counts_continue && let Some((_, entry)) = self.waiting.front() {
             bytes += entry_bytes(entry);
             let full = bytes > PACK_BYTES_MAX || entries.len() >= PACK_ENTRIES_MAX;
             if full && !entries.is_empty() {
@@ -371,6 +377,7 @@ impl Commits {
             classified: self.classified.position,
             checkpoint: self.classified.checkpoint,
             counted,
+            counts_continue,
             entries,
         }))
     }
@@ -569,6 +576,53 @@ mod tests {
             commits.pack_stored(Sequence(1));
         }
         assert_eq!(entries, 600);
+    }
+
+    #[test]
+    fn counts_of_many_webhooks_hold_together_or_not_at_all() {
+        let mut commits = commits();
+        let webhooks = 2 * COUNTS_MAX + 1;
+        let id = |number: usize| WebhookId::from_bytes((1_000 + number as u128).to_be_bytes());
+        let counted: Vec<Counted> = (0..webhooks)
+            .map(|number| Counted {
+                webhook: id(number),
+                skipped: None,
+                count: 1,
+            })
+            .collect();
+        let later = Classified {
+            position: Position {
+                sequence: Sequence(10),
+                ..CLASSIFIED.position
+            },
+            checkpoint: None,
+        };
+        commits.count(later, &counted);
+        commits.push(AT, delivered(1));
+        let mut packs = Vec::new();
+        while let Some(pack) = commits.next_pack(AT).cloned() {
+            assert!(shared::codec::encode_pack(&pack).len() <= PACK_BYTES_MAX);
+            packs.push(pack);
+            commits.pack_stored(Sequence(70 + packs.len() as u64));
+            let is_last = packs.len() == 3;
+            let state = commits.state();
+            assert_eq!(state.webhooks.contains_key(&id(webhooks - 1)), is_last);
+            let classified = state.classified.map(|position| position.sequence);
+            assert_eq!(classified, is_last.then_some(Sequence(10)));
+        }
+        let entries: Vec<usize> = packs.iter().map(|pack| pack.entries.len()).collect();
+        assert_eq!(entries, [0, 0, 1]);
+        assert_eq!(commits.pending(id(0)), 1);
+        // An owner that dies between them leaves nothing: the next one counts all anew.
+        let mut state = PartitionState::default();
+        state.apply(Sequence(1), &packs[0]).unwrap();
+        let next = Pack {
+            epoch: Epoch(4),
+            number: 1,
+            ..packs[2].clone()
+        };
+        state.apply(Sequence(2), &next).unwrap();
+        assert_eq!(state.webhooks.len(), packs[2].counted.len());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mirror! {
         classified: Position,
         checkpoint: Option<Checkpoint>,
         counted: Vec<Counted>,
+        counts_continue: bool,
         entries: Vec<Entry>,
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::mirror::mirror;
 use super::v1::{Id, Position};
-use super::v1_journal::{Checkpoint, Links, Place};
+use super::v1_journal::{Checkpoint, Counted, Links, Place};
 use crate::domain::state as domain;
 
 mirror! {
@@ -20,6 +20,7 @@ mirror! {
         webhooks: BTreeMap<Id, Webhook>,
         projected: u64,
         released: bool,
+        counts_begun: Vec<Counted>,
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Pack {
     pub checkpoint: Option<Checkpoint>,
     /// What classifying up to `classified` added to each webhook's ledger since the pack before.
     pub counted: Vec<Counted>,
+    /// There were too many counts for one pack: those that are missing follow, and none of them
+    /// holds before, nor does `classified`. Such a pack has no entries.
+    pub counts_continue: bool,
     pub entries: Vec<JournalEntry>,
 }
 

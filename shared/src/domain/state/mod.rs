@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::journal::{Checkpoint, EntryPlace, JournalEntry, Pack};
+use crate::domain::journal::{Checkpoint, Counted, EntryPlace, JournalEntry, Pack};
 use crate::ids::{Epoch, Position, Sequence, WebhookId};
 use crate::time::Timestamp;
 
@@ -37,6 +37,8 @@ pub struct PartitionState {
     pub projected: Sequence,
     /// The epoch of the last pack gave the partition up in good order.
     pub released: bool,
+    /// Counts of a series of packs that is not complete.
+    pub counts_begun: Vec<Counted>,
 }
 
 /// The log lacks a pack between two that it has: outcomes are lost, and nobody may guess them.
@@ -68,13 +70,22 @@ impl PartitionState {
         }
         self.last = Some((pack.epoch, pack.number));
         self.journal = at;
+        if pack.number == 1 {
+            // Their owner is gone, and whoever came next classifies anew.
+            self.counts_begun.clear();
+        }
+        if pack.counts_continue {
+            self.counts_begun.extend_from_slice(&pack.counted);
+            return Ok(());
+        }
         self.classified = self.classified.max(Some(pack.classified));
         self.checkpoint = pack.checkpoint.or(self.checkpoint);
         self.now = self.now.max(pack.at);
         self.released = false;
         // Counts first: what ended in this pack was accepted by then. The webhook may have been
         // created in this pack too.
-        for counted in &pack.counted {
+        let begun = std::mem::take(&mut self.counts_begun);
+        for counted in begun.iter().chain(&pack.counted) {
             let webhook = self.webhooks.entry(counted.webhook).or_default();
             webhook.ledger.count(counted.skipped, counted.count);
         }

@@ -88,6 +88,7 @@ fn pack(epoch: u64, number: u64, accepted: u64, entries: Vec<JournalEntry>) -> P
         at: Timestamp::default(),
         classified: position(Sequence(100)),
         checkpoint: None,
+        counts_continue: false,
         counted: (accepted > 0).then_some(counted).into_iter().collect(),
         entries,
     }
