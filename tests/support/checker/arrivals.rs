@@ -70,7 +70,7 @@ fn isolated(world: &World<'_>, findings: &mut Findings) {
 fn quiet(world: &World<'_>, id: WebhookId, webhook: &Webhook<'_>, findings: &mut Findings) {
     let ends = webhook.configs.iter().skip(1).map(Some).chain([None]);
     for (config, next) in webhook.configs.iter().zip(ends) {
-        let sends = match config.definition.map(|definition| definition.status) {
+        let sends = match config.status() {
             Some(Status::Enabled) => true,
             Some(
                 Status::PendingVerification

@@ -1,7 +1,8 @@
 //! The checker's own word on what a webhook is owed: from EVENTS, from REGISTRY's definitions, and
-//! from where JOURNAL says that each of them holds.
+//! from where JOURNAL says that each of them, or what an owner decided, holds.
 
 use shared::domain::event::Event;
+use shared::domain::journal::SkipReason;
 use shared::domain::webhook::{Status, WebhookDefinition};
 use shared::time::Timestamp;
 
@@ -13,9 +14,22 @@ pub(super) struct Config<'a> {
     pub(super) from: u64,
     /// `None`: deleted.
     pub(super) definition: Option<&'a WebhookDefinition>,
+    /// What an owner decided, which takes the place of the definition's status until a later
+    /// configuration lifts it.
+    pub(super) decided: Option<Status>,
+    /// Where it lies in JOURNAL.
+    pub(super) place: u64,
     /// When it was journaled, by the server's clock, and by the owner's.
     pub(super) stored_at: Timestamp,
     pub(super) applied_at: Timestamp,
+}
+
+impl Config<'_> {
+    /// `None`: deleted.
+    pub(super) fn status(&self) -> Option<Status> {
+        let definition = self.definition?;
+        Some(self.decided.unwrap_or(definition.status))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +37,25 @@ pub(super) enum Class {
     NotWanted,
     Accepted,
     /// Counted, and never sent.
-    Skipped,
+    Skipped(SkipReason),
 }
 
 /// `configs` in the order in which they were journaled, of which the last that begins at or
 /// before the event holds.
 pub(super) fn classify(configs: &[Config<'_>], sequence: u64, event: &Event) -> Class {
     let holds = configs.iter().rev().find(|config| config.from <= sequence);
-    let Some(definition) = holds.and_then(|config| config.definition) else {
+    let Some((status, definition)) =
+        holds.and_then(|config| Some((config.status()?, config.definition?)))
+    else {
         return Class::NotWanted;
     };
     if !definition.selection.matches(event) {
         return Class::NotWanted;
     }
-    match definition.status {
+    match status {
         Status::Enabled | Status::Quarantined => Class::Accepted,
-        Status::PendingVerification | Status::Disabled | Status::Deactivated => Class::Skipped,
+        Status::PendingVerification => Class::Skipped(SkipReason::Unverified),
+        Status::Disabled => Class::Skipped(SkipReason::Disabled),
+        Status::Deactivated => Class::Skipped(SkipReason::Deactivated),
     }
 }

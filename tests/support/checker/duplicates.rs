@@ -75,7 +75,16 @@ fn excuse(
     // What was committed by the very owner that had the answer was not lost with its partition.
     let is_committed = end.is_some_and(|logged| match logged.fact {
         Fact::Attempted(attempt) => world.is_arrival_of(attempt, success),
-        Fact::ConfigApplied { .. } | Fact::Ended { .. } | Fact::Released => false,
+        Fact::ConfigApplied { .. }
+        | Fact::CountedBack { .. }
+        | Fact::Ended { .. }
+        | Fact::PendingEnded { .. }
+        | Fact::BreakerOpened { .. }
+        | Fact::BreakerClosed { .. }
+        | Fact::Decided { .. }
+        | Fact::Settled { .. }
+        | Fact::Released
+        | Fact::AccountsProjected => false,
     });
     let epochs = &world.partitions.get(&partition)?.epochs;
     // Before the first owner there is none that could have lost anything.
@@ -94,11 +103,13 @@ fn excuse(
         return Some(Excuse::Late);
     }
     let unseen = delivery?.attempts().any(|(_, attempt)| {
-        let ended_at = attempt.started_at.plus_millis(attempt.latency_ms.into());
+        let ended_at = attempt.ended_at();
         let is_it = attempt.started_at.millis_since(record.wall(success.at_us)) <= CLOCK_MS
             && ended_at.millis_since(answered_at) >= -LAG_MS;
-        matches!(attempt.outcome, Outcome::Failed { .. })
-            && is_it
+        matches!(
+            attempt.outcome,
+            Outcome::Failed { .. } | Outcome::ProbeFailed
+        ) && is_it
             && was_paused(world, attempt.started_at, ended_at)
     });
     unseen.then_some(Excuse::Unseen)

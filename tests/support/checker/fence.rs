@@ -1,6 +1,7 @@
-//! **Fence** and **Monotone**: what JOURNAL looks like when owners keep to their turns.
+//! **Fence**, **Monotone** and a part of **Lease**: what JOURNAL looks like when owners keep to their turns.
 
 use shared::ids::PartitionId;
+use shared::time::Timestamp;
 
 use super::findings::{Findings, Invariant};
 use super::journal::{Fact, PackFacts};
@@ -16,6 +17,7 @@ pub(super) fn check(world: &World<'_>, findings: &mut Findings) {
 
 fn fenced(id: PartitionId, partition: &Partition<'_>, findings: &mut Findings) {
     let mut epoch = None;
+    let mut since = Timestamp::default();
     let mut number = 0;
     let mut was_released = false;
     for line in &partition.lines {
@@ -27,6 +29,7 @@ fn fenced(id: PartitionId, partition: &Partition<'_>, findings: &mut Findings) {
                     findings.add(Invariant::Fence, detail);
                 }
                 epoch = Some(entry.epoch.0);
+                since = entry.at;
                 number = 0;
                 was_released = false;
             }
@@ -51,9 +54,27 @@ fn fenced(id: PartitionId, partition: &Partition<'_>, findings: &mut Findings) {
                     findings.add(Invariant::Fence, detail);
                 }
                 number = next;
-                was_released |= pack.facts.contains(&Fact::Released);
+                for fact in &pack.facts {
+                    if was_released {
+                        let detail = format!("{id:?}: {fact:?} at {at} after the release of {of}");
+                        findings.add(Invariant::Fence, detail);
+                    }
+                    was_released |= *fact == Fact::Released;
+                    early(id, since, fact, findings);
+                }
             }
         }
+    }
+}
+
+/// **Lease**, in part: an owner sends nothing before it announced itself.
+fn early(id: PartitionId, since: Timestamp, fact: &Fact, findings: &mut Findings) {
+    if let Fact::Attempted(attempt) = fact
+        && attempt.started_at < since
+    {
+        let (webhook, sequence, at) = (attempt.webhook, attempt.sequence, attempt.started_at);
+        let detail = format!("{id:?}: {webhook} {sequence} at {at}, owned since {since}");
+        findings.add(Invariant::Lease, detail);
     }
 }
 

@@ -22,7 +22,9 @@ pub enum Invariant {
     Duplicates,
     Fence,
     Monotone,
+    Lease,
     Schedule,
+    Breaker,
     Quiet,
     Isolation,
 }

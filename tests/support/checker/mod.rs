@@ -7,6 +7,7 @@
 //! Of JOURNAL's entries [`journal`] alone knows the shape.
 
 mod arrivals;
+mod breaker;
 mod classify;
 pub mod collect;
 mod duplicates;
@@ -15,6 +16,7 @@ mod fence;
 mod findings;
 mod journal;
 mod lanes;
+mod pending;
 mod records;
 mod schedule;
 mod stored;
@@ -42,6 +44,7 @@ pub fn check(records: &Records) -> Report {
     fence::check(&world, &mut findings);
     ends::check(&world, &mut findings);
     schedule::check(&world, &mut findings);
+    breaker::check(&world, &mut findings);
     arrivals::check(&world, &mut findings);
     lanes::check(&world, &mut findings);
     duplicates::check(&world, &mut findings);

@@ -1,12 +1,13 @@
 //! The records, joined: what each webhook is owed, what the log says of each delivery, and what
 //! arrived for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
+use shared::domain::journal::SkipReason;
 use shared::domain::policy::Policy;
 use shared::domain::registry::RegistryEntry;
 use shared::domain::webhook::WebhookDefinition;
-use shared::ids::{EventId, PartitionId, ProjectId, WebhookId};
+use shared::ids::{EventId, LaneHash, PartitionId, ProjectId, WebhookId};
 use shared::time::Timestamp;
 
 use super::classify::{Class, Config, classify};
@@ -37,10 +38,38 @@ pub(super) struct Webhook<'a> {
     pub(super) project: ProjectId,
     pub(super) partition: Option<PartitionId>,
     pub(super) configs: Vec<Config<'a>>,
-    /// Sequences of what it is owed, ascending.
-    pub(super) accepted: Vec<u64>,
-    /// And of what it was owed but for its status.
-    pub(super) skipped: HashSet<u64>,
+    /// Events from the first through the second are counted by an entry of their own.
+    pub(super) back: Option<(u64, u64)>,
+    /// What it is owed, ascending.
+    pub(super) owed: Vec<Owed>,
+    /// When its breaker was open.
+    pub(super) open: Vec<Open>,
+}
+
+/// An event that a webhook is owed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) sequence: u64,
+    pub(super) event: EventId,
+    pub(super) lane: LaneHash,
+    /// Why it is not sent, if its status kept it from being sent.
+    pub(super) skipped: Option<SkipReason>,
+}
+
+/// A time in which a webhook's breaker is open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    pub(super) at: Timestamp,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Open {
+    pub(super) fn contains(&self, at: Timestamp) -> bool {
+        at.millis_since(self.at) >= -CLOCK_MS
+            && self
+                .until
+                .is_none_or(|until| at.millis_since(until) <= CLOCK_MS)
+    }
 }
 
 impl Webhook<'_> {
@@ -54,8 +83,17 @@ impl Webhook<'_> {
         definitions.map(|definition| &definition.policy)
     }
 
-    pub(super) fn is_owed(&self, sequence: u64) -> bool {
-        self.accepted.binary_search(&sequence).is_ok()
+    /// What is to be sent of what it is owed.
+    pub(super) fn is_accepted(&self, sequence: u64) -> bool {
+        let place = self
+            .owed
+            .binary_search_by_key(&sequence, |owed| owed.sequence);
+        let owed = place.ok().and_then(|place| self.owed.get(place));
+        owed.is_some_and(|owed| owed.skipped.is_none())
+    }
+
+    pub(super) fn was_open(&self, at: Timestamp) -> bool {
+        self.open.iter().any(|open| open.contains(at))
     }
 
     pub(super) fn is_deleted(&self) -> bool {
@@ -99,10 +137,20 @@ impl<'a> Delivery<'a> {
     pub(super) fn attempts(&self) -> impl Iterator<Item = (Logged<'a>, &'a Attempt)> {
         self.entries.iter().filter_map(|logged| match logged.fact {
             Fact::Attempted(attempt) => Some((*logged, attempt)),
-            Fact::ConfigApplied { .. } | Fact::Ended { .. } | Fact::Released => None,
+            Fact::ConfigApplied { .. }
+            | Fact::CountedBack { .. }
+            | Fact::Ended { .. }
+            | Fact::PendingEnded { .. }
+            | Fact::BreakerOpened { .. }
+            | Fact::BreakerClosed { .. }
+            | Fact::Decided { .. }
+            | Fact::Settled { .. }
+            | Fact::Released
+            | Fact::AccountsProjected => None,
         })
     }
 
+    /// The end by an entry of its own.
     pub(super) fn first_end(&self) -> Option<Logged<'a>> {
         let mut ends = self.entries.iter();
         ends.find(|logged| logged.fact.end().is_some()).copied()
@@ -131,8 +179,9 @@ impl<'a> World<'a> {
                 project: line.project,
                 partition: None,
                 configs: Vec::new(),
-                accepted: Vec::new(),
-                skipped: HashSet::new(),
+                back: None,
+                owed: Vec::new(),
+                open: Vec::new(),
             });
         }
         world.fold_epochs();
@@ -186,13 +235,8 @@ impl<'a> World<'a> {
         logged: Logged<'a>,
         findings: &mut Findings,
     ) {
-        let (webhook, sequence) = match logged.fact {
-            Fact::ConfigApplied { webhook, .. } => (*webhook, None),
-            Fact::Attempted(attempt) => (attempt.webhook, Some(attempt.sequence)),
-            Fact::Ended {
-                webhook, sequence, ..
-            } => (*webhook, Some(*sequence)),
-            Fact::Released => return,
+        let Some(webhook) = logged.fact.webhook() else {
+            return;
         };
         let Some(state) = self.webhooks.get_mut(&webhook) else {
             let detail = format!("{partition:?} tells of {webhook}, which REGISTRY lacks");
@@ -204,31 +248,11 @@ impl<'a> World<'a> {
             let detail = format!("{webhook} is told of in {own:?} and in {partition:?}");
             findings.add(Invariant::Isolation, detail);
         }
-        if let Some(sequence) = sequence {
+        if let Some(sequence) = logged.fact.sequence() {
             let delivery = self.deliveries.entry((webhook, sequence)).or_default();
             delivery.entries.push(logged);
-        } else if let Fact::ConfigApplied {
-            registry_sequence,
-            from,
-            ..
-        } = logged.fact
-        {
-            let Some((created_from, definition)) =
-                definitions.get(&(webhook, *registry_sequence)).copied()
-            else {
-                let detail = format!("{webhook} applies {registry_sequence}, not in REGISTRY");
-                findings.add(Invariant::ClassifiedOnce, detail);
-                return;
-            };
-            let config = Config {
-                registry_sequence: *registry_sequence,
-                from: *from,
-                definition,
-                stored_at: logged.line.stored_at,
-                applied_at: logged.pack.at,
-            };
-            state.apply(webhook, config, created_from, findings);
         }
+        state.fold(webhook, definitions, logged, findings);
     }
 
     fn classify(&mut self) {
@@ -238,13 +262,17 @@ impl<'a> World<'a> {
         }
         for webhook in self.webhooks.values_mut() {
             for line in by_project.get(&webhook.project).into_iter().flatten() {
-                match classify(&webhook.configs, line.sequence, &line.event) {
-                    Class::Accepted => webhook.accepted.push(line.sequence),
-                    Class::Skipped => {
-                        webhook.skipped.insert(line.sequence);
-                    }
-                    Class::NotWanted => {}
-                }
+                let skipped = match classify(&webhook.configs, line.sequence, &line.event) {
+                    Class::Accepted => None,
+                    Class::Skipped(reason) => Some(reason),
+                    Class::NotWanted => continue,
+                };
+                webhook.owed.push(Owed {
+                    sequence: line.sequence,
+                    event: line.event.id,
+                    lane: line.event.lane,
+                    skipped,
+                });
             }
         }
     }
@@ -267,13 +295,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the webhook's partition changed its owner in this span.
+    /// Whether the webhook's partition was lost by an owner in this span: one that gave it up in
+    /// good order sends nothing any more.
     pub(super) fn has_changed(&self, webhook: WebhookId, from: Timestamp, to: Timestamp) -> bool {
         let webhook = self.webhooks.get(&webhook);
         let partition = webhook.and_then(|webhook| webhook.partition);
         let partition = partition.and_then(|id| self.partitions.get(&id));
         let epochs = partition.map_or(&[][..], |partition| &partition.epochs);
-        let within = |epoch: &EpochLine| from <= epoch.stored_at && epoch.stored_at <= to;
+        let within = |epoch: &EpochLine| {
+            !epoch.was_released && from <= epoch.stored_at && epoch.stored_at <= to
+        };
         epochs.iter().any(within)
     }
 
@@ -301,14 +332,91 @@ impl<'a> World<'a> {
 }
 
 impl<'a> Webhook<'a> {
-    /// A new owner says again what holds, so that a repeat must say the same.
+    /// What a fact says of configuration and breaker.
+    fn fold(
+        &mut self,
+        id: WebhookId,
+        definitions: &Definitions<'a>,
+        logged: Logged<'a>,
+        findings: &mut Findings,
+    ) {
+        match logged.fact {
+            Fact::ConfigApplied {
+                registry_sequence,
+                from,
+                back_through,
+                lifts,
+                ..
+            } => {
+                let number = *registry_sequence;
+                let Some((created_from, definition)) = definitions.get(&(id, number)).copied()
+                else {
+                    let detail = format!("{id} applies {number}, not in REGISTRY");
+                    findings.add(Invariant::ClassifiedOnce, detail);
+                    return;
+                };
+                let decided = self.configs.last().and_then(|last| last.decided);
+                let config = Config {
+                    registry_sequence: number,
+                    from: *from,
+                    definition,
+                    decided: decided.filter(|_| !lifts),
+                    place: logged.line.sequence,
+                    stored_at: logged.line.stored_at,
+                    applied_at: logged.pack.at,
+                };
+                if self.configs.is_empty() {
+                    self.back = back_through.map(|through| (*from, through));
+                }
+                if self.apply(id, config, created_from, findings) && *lifts {
+                    self.closed(logged.pack.at);
+                }
+            }
+            Fact::Decided { from, status, .. } => {
+                if let Some(last) = self.configs.last().copied() {
+                    self.configs.push(Config {
+                        from: *from,
+                        decided: Some(*status),
+                        place: logged.line.sequence,
+                        stored_at: logged.line.stored_at,
+                        applied_at: logged.pack.at,
+                        ..last
+                    });
+                }
+            }
+            Fact::BreakerOpened { at, .. } => {
+                if self.open.last().is_some_and(|open| open.until.is_none()) {
+                    let detail = format!("{id} is opened at {at}, and was open");
+                    findings.add(Invariant::Breaker, detail);
+                }
+                let until = None;
+                self.open.push(Open { at: *at, until });
+            }
+            Fact::BreakerClosed { at, .. } => self.closed(*at),
+            Fact::CountedBack { .. }
+            | Fact::Attempted(_)
+            | Fact::Ended { .. }
+            | Fact::PendingEnded { .. }
+            | Fact::Settled { .. }
+            | Fact::Released
+            | Fact::AccountsProjected => {}
+        }
+    }
+
+    fn closed(&mut self, at: Timestamp) {
+        if let Some(open) = self.open.last_mut() {
+            open.until.get_or_insert(at);
+        }
+    }
+
+    /// Whether it is news; a repeat must say the same.
     fn apply(
         &mut self,
         id: WebhookId,
         config: Config<'a>,
         created_from: Option<u64>,
         findings: &mut Findings,
-    ) {
+    ) -> bool {
         let number = config.registry_sequence;
         let same = |other: &&Config<'_>| other.registry_sequence == number;
         if let Some(before) = self.configs.iter().find(same) {
@@ -317,7 +425,7 @@ impl<'a> Webhook<'a> {
                 let detail = format!("{id} applies {number} from {first} and from {then}");
                 findings.add(Invariant::ClassifiedOnce, detail);
             }
-            return;
+            return false;
         }
         if self
             .configs
@@ -326,7 +434,7 @@ impl<'a> Webhook<'a> {
         {
             let detail = format!("{id} applies {number} after a later one");
             findings.add(Invariant::ClassifiedOnce, detail);
-            return;
+            return false;
         }
         if created_from.is_some_and(|from| from != config.from) {
             let from = config.from;
@@ -334,6 +442,7 @@ impl<'a> Webhook<'a> {
             findings.add(Invariant::ClassifiedOnce, detail);
         }
         self.configs.push(config);
+        true
     }
 }
 

@@ -9,6 +9,7 @@ use shared::ids::{PartitionId, ReplicaId};
 use self::sample::*;
 use super::*;
 
+mod entries;
 mod sample;
 
 #[track_caller]
@@ -52,8 +53,10 @@ fn a_right_run_is_clean_and_counted() {
     assert_eq!(figures.duplicates_of_one_loss_max, 1);
     check_clean("counts told", |records| {
         records.told = vec![told(4, 4, 0)];
-        pack_at(records, 1).counted = vec![(webhook(), 3)];
-        pack_at(records, 4).counted = vec![(webhook(), 1)];
+        pack_at(records, 1).classified = 3;
+        pack_at(records, 1).counted = vec![(webhook(), None, 3)];
+        pack_at(records, 2).classified = 3;
+        pack_at(records, 4).counted = vec![(webhook(), None, 1)];
     });
     check_clean("a pack stored twice", |records| {
         let again = records.journal[2].content.clone();
@@ -165,13 +168,13 @@ fn single_end_and_ledger_and_nothing_vanishes() {
         pack_at(records, 1).classified = 2;
     });
     check_planted(Invariant::Ledger, "packs that count too much", |records| {
-        pack_at(records, 2).counted = vec![(webhook(), 5)];
+        pack_at(records, 2).counted = vec![(webhook(), None, 1)];
     });
     check_planted(
         Invariant::Ledger,
         "packs that count too little",
         |records| {
-            pack_at(records, 2).counted = vec![(webhook(), 3)];
+            pack_at(records, 1).counted = vec![(webhook(), None, 3)];
         },
     );
     check_planted(Invariant::Ledger, "an API that counts wrongly", |records| {
@@ -292,6 +295,16 @@ fn fence() {
     });
     check("a pack after the release", |records| {
         pack_at(records, 1).facts.push(Fact::Released);
+    });
+    check("an entry after the release", |records| {
+        pack_at(records, 5).facts.insert(1, Fact::Released);
+    });
+}
+
+#[test]
+fn lease() {
+    check_planted(Invariant::Lease, "sent before the epoch", |records| {
+        pack_at(records, 5).facts[0] = delivered(2, 1, 4_990);
     });
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use shared::domain::event::{Event, EventType, Source};
 use shared::domain::filter::{Pattern, Selection, Selector};
-use shared::domain::journal::EpochEntry;
+use shared::domain::journal::{EpochEntry, LanesSettled, UnsentEnd};
 use shared::domain::policy::Policy;
 use shared::domain::registry::{RegistryEntry, RegistryRecord};
 use shared::domain::webhook::{Dialect, Status, WebhookDefinition};
@@ -38,6 +38,11 @@ pub(super) fn event_id(sequence: u64) -> EventId {
     EventId::from_bytes([u8::try_from(sequence).unwrap(); 16])
 }
 
+/// Of a record with a name of one letter.
+pub(super) fn lane(record: &str) -> LaneHash {
+    LaneHash(record.bytes().next().map_or(0, u64::from))
+}
+
 pub(super) fn event(sequence: u64, record: &str) -> EventLine {
     let body = Bytes::from(format!("body {sequence}"));
     EventLine {
@@ -55,7 +60,7 @@ pub(super) fn event(sequence: u64, record: &str) -> EventLine {
             record_id: record.into(),
             occurred_at: at(0),
             published_at: at(0),
-            lane: LaneHash(0),
+            lane: lane(record),
             registry_sequence: None,
             body,
         },
@@ -143,11 +148,100 @@ pub(super) fn pack(
     })
 }
 
+/// The pack, which counts so many as accepted.
+pub(super) fn counting(accepted: u64, content: JournalContent) -> JournalContent {
+    let JournalContent::Pack(mut pack) = content else {
+        panic!("an epoch entry");
+    };
+    pack.counted = vec![(webhook(), None, accepted)];
+    JournalContent::Pack(pack)
+}
+
 pub(super) fn applied(registry_sequence: u64, from: u64) -> Fact {
     Fact::ConfigApplied {
         webhook: webhook(),
         registry_sequence,
         from,
+        back_through: None,
+        lifts: false,
+    }
+}
+
+/// `applied` that lifts what an owner decided.
+pub(super) fn lifted(registry_sequence: u64, from: u64) -> Fact {
+    Fact::ConfigApplied {
+        webhook: webhook(),
+        registry_sequence,
+        from,
+        back_through: None,
+        lifts: true,
+    }
+}
+
+/// `applied` to what was classified before.
+pub(super) fn reaching_back(registry_sequence: u64, from: u64, through: u64) -> Fact {
+    Fact::ConfigApplied {
+        webhook: webhook(),
+        registry_sequence,
+        from,
+        back_through: Some(through),
+        lifts: false,
+    }
+}
+
+pub(super) fn counted_back(accepted: u64) -> Fact {
+    Fact::CountedBack {
+        webhook: webhook(),
+        accepted,
+        skipped: Vec::new(),
+    }
+}
+
+pub(super) fn deactivated(from: u64) -> Fact {
+    Fact::Decided {
+        webhook: webhook(),
+        from,
+        status: Status::Deactivated,
+    }
+}
+
+pub(super) fn quarantined(from: u64) -> Fact {
+    Fact::Decided {
+        webhook: webhook(),
+        from,
+        status: Status::Quarantined,
+    }
+}
+
+pub(super) fn pending_ended(through: u64, end: UnsentEnd, count: u64, kept: &[u64]) -> Fact {
+    Fact::PendingEnded {
+        webhook: webhook(),
+        through,
+        end,
+        count,
+        kept: kept.to_vec(),
+    }
+}
+
+pub(super) fn settled(resolved: u64, lanes: LanesSettled) -> Fact {
+    Fact::Settled {
+        webhook: webhook(),
+        resolved,
+        lanes,
+    }
+}
+
+pub(super) fn opened(at_ms: i64) -> Fact {
+    Fact::BreakerOpened {
+        webhook: webhook(),
+        at: at(at_ms),
+    }
+}
+
+pub(super) fn closed(at_ms: i64) -> Fact {
+    Fact::BreakerClosed {
+        webhook: webhook(),
+        at: at(at_ms),
     }
 }
 
@@ -159,6 +253,7 @@ pub(super) fn attempted(sequence: u64, number: u32, started_ms: i64, outcome: Ou
         number,
         started_at: at(started_ms),
         latency_ms: 10,
+        counts: false,
         outcome,
     })
 }
@@ -207,7 +302,7 @@ pub(super) fn sample() -> Records {
         .collect();
     let journal = vec![
         line(1, 5, epoch(1, 5)),
-        line(2, 50, pack((1, 1), 50, 4, vec![applied(7, 1)])),
+        line(2, 50, counting(4, pack((1, 1), 50, 4, vec![applied(7, 1)]))),
         line(
             3,
             200,
