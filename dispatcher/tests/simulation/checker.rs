@@ -8,6 +8,7 @@ use shared::codec;
 use shared::domain::journal::Pack;
 use shared::domain::policy::Ordering;
 use shared::domain::state::PartitionState;
+use shared::domain::webhook::Status;
 use shared::ids::{LaneHash, Sequence, WebhookId};
 use shared::time::Timestamp;
 
@@ -153,6 +154,16 @@ impl Checker {
                 codec::encode_state(state) == codec::encode_state(reference),
                 "the owner folds to another state than the log: {state:?}, {reference:?}"
             );
+        }
+    }
+
+    /// A configuration is on its way into the log: what it lets be sent is sent at once.
+    pub(crate) fn applies(world: &mut World, webhook: WebhookId, registry_sequence: Sequence) {
+        let status = world.registry.get(registry_sequence.0).and_then(|decided| decided.status);
+        if status == Some(Status::Enabled)
+            && let Some(told) = world.checker.model.webhooks.get_mut(&webhook)
+        {
+            told.quiet_since = None;
         }
     }
 

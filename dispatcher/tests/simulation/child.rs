@@ -192,10 +192,10 @@ impl Child {
                     let input = Input::EndPending(owed.through, owed.end);
                     self.step(input, owner, host, world);
                 }
+                let lifts = self.history.is_lifted_by(&history);
+                self.history = history;
+                self.webhook = webhook;
                 if is_news || self.core.status() != rules.status {
-                    let lifts = self.history.is_lifted_by(&history);
-                    self.history = history;
-                    self.webhook = webhook;
                     let rules = Rules { lifts, ..rules };
                     self.step(Input::Configured(rules), owner, host, world);
                 }

@@ -35,7 +35,7 @@ use world::World;
 /// Enough for a run of all tests; a soak names its own number.
 const SEEDS: u64 = 2_000;
 /// Worlds are small: one that has not ended by then never will.
-const STEPS_MAX: u64 = 400_000;
+const STEPS_MAX: u64 = 200_000;
 const THREADS: usize = 2;
 
 thread_local! {

@@ -297,7 +297,8 @@ impl Model {
             }
             JournalEntry::ProbeFailed { attempt, weight, .. } => {
                 assert!(told.breaker_is_open || told.was_lifted, "a probe while closed: {attempt:?}");
-                assert!(!weight.counts, "a probe that counts: {attempt:?}");
+                assert!(!weight.counts || told.was_lifted, "a probe that counts: {attempt:?}");
+                told.weigh(weight.counts);
                 let attempts = told.pending(attempt).attempts;
                 assert_eq!(attempt.number, attempts, "a probe is no attempt: {attempt:?}");
             }

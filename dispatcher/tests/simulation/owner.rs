@@ -62,7 +62,7 @@ pub(crate) struct Counting {
 
 pub(crate) struct Owner {
     pub(crate) epoch: u64,
-    fence: u64,
+    pub(crate) fence: u64,
     pub(crate) core: Partition,
     pub(crate) commits: Commits,
     pub(crate) children: BTreeMap<WebhookId, Child>,
@@ -154,12 +154,17 @@ impl Owner {
         self.after(host, world);
     }
 
+    pub(crate) fn depose(&mut self) {
+        self.ended = Some(Ended::Deposed);
+    }
+
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.ended
     }
 
-    pub(crate) fn has_come_to_rest(&self) -> bool {
-        self.commits.is_empty() && !self.commits.has_counts() && self.lagging.is_empty()
+    pub(crate) fn has_come_to_rest(&self, world: &World) -> bool {
+        self.core.classified().position.sequence.0 >= world.events.last_ours()
+            && self.commits.is_empty() && !self.commits.has_counts() && self.lagging.is_empty()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -333,6 +338,14 @@ impl Owner {
         world.note(|| format!("pushed {}", brief(&entry)));
         if world.settings.plants(Plant::SnapshotWithUncommitted) {
             self.unstored.push(entry.clone());
+        }
+        if let JournalEntry::ConfigApplied {
+            webhook,
+            registry_sequence,
+            ..
+        } = &entry
+        {
+            Checker::applies(world, *webhook, *registry_sequence);
         }
         let now = self.now(host, world);
         self.commits.push(now, entry)

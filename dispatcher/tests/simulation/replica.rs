@@ -241,9 +241,10 @@ impl Process {
         self.is_alive() && self.owner.is_some()
     }
 
-    pub(crate) fn has_come_to_rest(&self) -> bool {
+    pub(crate) fn has_come_to_rest(&self, world: &World) -> bool {
+        let is_at_rest = |owner: &Owner| owner.has_come_to_rest(world);
         !self.is_alive()
-            || (self.taking.is_none() && self.owner.as_ref().is_none_or(Owner::has_come_to_rest))
+            || (self.taking.is_none() && self.owner.as_ref().is_none_or(is_at_rest))
     }
 
     pub(crate) fn describe(&self) -> Option<String> {
@@ -294,7 +295,15 @@ impl Process {
 
     /// Whether the partition is to be taken, and by whom nobody can say: two may try.
     fn look(&mut self, world: &mut World) {
-        if self.owner.is_some() || self.taking.is_some() {
+        if let Some(owner) = &mut self.owner {
+            // The epoch entries are followed: another's is the end of one's own.
+            let last = world.journal.last_of(Subject::Epoch);
+            if last.is_some_and(|last| last.sequence > owner.fence) {
+                owner.depose();
+            }
+            return;
+        }
+        if self.taking.is_some() {
             return;
         }
         let is_well = world.processes().any(|process| process.is_well(world));

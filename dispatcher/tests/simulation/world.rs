@@ -9,7 +9,7 @@ use crate::checker::Checker;
 use crate::endpoint::Endpoint;
 use crate::replica::{Process, Wake};
 use crate::settings::{Plant, Settings};
-use crate::streams::{Append, Appended, Events, Journal, Refused, Registry, Snapshots};
+use crate::streams::{Append, Appended, Events, Journal, Refused, Registry, Snapshots, Subject};
 use crate::workload::Workload;
 
 /// Chance, reproducible by its seed (splitmix64).
@@ -311,7 +311,7 @@ impl World {
 
     /// What somebody waits for may be in the log now.
     fn stored_wakes(&mut self, append: &Append) {
-        if append.may_release {
+        if append.may_release || append.subject == Subject::Epoch {
             for index in self.alive() {
                 let in_ms = self.chance.within(10, 1_000);
                 self.wake(index, in_ms, Wake::Ownership);
@@ -360,9 +360,8 @@ impl World {
     fn has_come_to_rest(&self) -> bool {
         let owners = self.processes().filter(|process| process.owns()).count();
         owners == 1
-            && self.processes().all(Process::has_come_to_rest)
+            && self.processes().all(|process| process.has_come_to_rest(self))
             && self.checker.pending() == 0
-            && self.checker.classified() >= self.events.last_ours()
             && self.checker.knows_all(&self.registry)
     }
 
