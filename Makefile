@@ -1,13 +1,15 @@
 # A thin face over cargo and deploy/tools. CARGO_TARGET_DIR is honoured, as cargo does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test check chaos
 
 help:
 	@echo 'make demo          one event of each kind, from callback to verified delivery; stays up until Ctrl-C'
 	@echo 'make demo ONCE=1   the same, and exits: 0 if all was delivered and verified'
 	@echo 'make check         formatting, lints, and that the pure code is pure'
 	@echo 'make test          every test, against a real nats-server'
+	@echo 'make chaos         kill, pause and cut off real processes under load, and check the logs'
+	@echo '                   CHAOS="--scenario storm --scale 0.1" passes arguments (CHAOS=--help lists them)'
 
 # All three are built by one command, so that what they share is compiled once. The last command
 # replaces the shell, so that Ctrl-C reaches the demo, which ends what it started.
@@ -32,6 +34,14 @@ test:
 		cargo test --workspace --bins --lib --tests || exit 1; \
 	fi; \
 	exec cargo test --doc --workspace
+
+# In the release profile: the targets for times are those of what is deployed. Each scenario ends
+# within 15 minutes.
+chaos:
+	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export NATS_SERVER; \
+	cargo build -q --release -p ingest -p dispatcher -p system-tests --bins || exit 1; \
+	exec cargo run -q --release -p system-tests --bin chaos -- $(CHAOS)
 
 check:
 	cargo fmt --all --check

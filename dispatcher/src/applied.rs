@@ -5,11 +5,19 @@
 
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use shared::ids::{PartitionId, Sequence};
+use shared::nats::Nats;
 use shared::partition::PartitionCount;
 use tokio::sync::watch;
 
-/// Written by the owners of partitions, awaited by management calls.
+use crate::owner::{Answer, Question, ask};
+
+/// A partition changes its owner within this, and then there is somebody to ask.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What this replica has applied as an owner. Written by its partitions, awaited by management
+/// calls. What was applied stays applied, whoever owns the partition later.
 pub struct Applied {
     /// By partition number.
     partitions: Vec<watch::Sender<Sequence>>,
@@ -37,7 +45,26 @@ impl Applied {
         }
     }
 
-    /// Whether the owner got through `sequence` within the time given.
+    /// Whether the owner, in this replica or another, got through `sequence` within the time
+    /// given.
+    pub async fn confirm(
+        &self,
+        nats: &Nats,
+        partition: PartitionId,
+        sequence: Sequence,
+        within: Duration,
+    ) -> bool {
+        let here = std::pin::pin!(self.wait(partition, sequence, within));
+        let asked = tokio::time::timeout(within, asked(nats, partition, sequence, within));
+        match select(here, std::pin::pin!(asked)).await {
+            Either::Left((true, _)) => true,
+            Either::Left((false, asked)) => asked.await.is_ok(),
+            Either::Right((Ok(()), _)) => true,
+            Either::Right((Err(_), here)) => here.await,
+        }
+    }
+
+    /// Whether this replica got through `sequence` within the time given.
     pub async fn wait(&self, partition: PartitionId, sequence: Sequence, within: Duration) -> bool {
         let Some(applied) = self.partition(partition) else {
             return false;
@@ -49,6 +76,21 @@ impl Applied {
 
     fn partition(&self, partition: PartitionId) -> Option<&watch::Sender<Sequence>> {
         self.partitions.get(usize::from(partition.0))
+    }
+}
+
+/// Asks until the owner says so.
+async fn asked(nats: &Nats, partition: PartitionId, sequence: Sequence, within: Duration) {
+    let question = Question::Applied {
+        through: sequence.0,
+    };
+    loop {
+        match ask(nats, partition, sequence, question, within).await {
+            Ok(Answer::Applied { is_reached: true }) => return,
+            Ok(Answer::Applied { is_reached: false }) => {}
+            Err(error) => tracing::debug!(%partition, %error, "the owner is asked again"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shared::address_guard::AddressGuard;
+use shared::codec;
 use shared::config::Settings;
 use shared::connector::Connectors;
+use shared::domain::membership::Member;
 use shared::domain::registry::Change;
 use shared::http_client::{GuardedClient, Resolve, SystemResolver};
 use shared::ids::ReplicaId;
+use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologyError};
 use shared::nats::{self, Nats};
@@ -21,6 +24,7 @@ use shared::telemetry::ops;
 use shared::time::{Clock, SystemClock};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::actors::lease::LeaseView;
 use crate::actors::node::{Node, NodeError};
 use crate::actors::shared_state::{BACKLOG_READS_MAX, Replica};
 use crate::app::{App, AppSlot};
@@ -36,6 +40,7 @@ pub mod core;
 pub mod error;
 mod io;
 mod metrics;
+mod owner;
 
 const CONNECT_RETRY: Duration = Duration::from_millis(500);
 /// A pack, with room for its headers; a server that takes less cannot hold our journal.
@@ -114,7 +119,7 @@ impl Door {
     }
 }
 
-/// A replica that has taken its partitions.
+/// A replica that takes its share of the partitions.
 struct Working {
     node: Node,
     changes: mpsc::UnboundedReceiver<Change>,
@@ -156,10 +161,21 @@ async fn start(
     ready: Arc<AtomicBool>,
     slot: Arc<AppSlot>,
 ) -> Result<Working, DispatchError> {
+    let snapshot_entries = settings.snapshot_entries;
     let (follower, changes) = mpsc::unbounded_channel();
     let app = Arc::new(app(settings, resolver, follower).await?);
     slot.open(Arc::clone(&app));
+    let started_at = app.clock.now();
+    let id = ReplicaId::new(started_at, &shared::random::for_id());
+    let member = Member {
+        codec_version: codec::READABLE_VERSION,
+        started_at,
+        leaving: false,
+    };
+    let membership = Membership::join(app.nats.clone(), Arc::clone(&app.clock), id, member);
     let replica = Rc::new(Replica {
+        lease: LeaseView::new(membership.roster(), Arc::clone(&app.clock)),
+        membership,
         nats: app.nats.clone(),
         view: app.view.clone(),
         clock: Arc::clone(&app.clock),
@@ -169,19 +185,20 @@ async fn start(
         slots: Default::default(),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        snapshot_entries,
+        snapshot_turn: Semaphore::new(1),
         draining: Cell::new(false),
         ready,
     });
-    let id = ReplicaId::new(app.clock.now(), &shared::random::for_id());
     let mut fatal = app.view.fatal();
     let node = tokio::select! {
-        node = Node::start(replica, id) => node?,
+        node = Node::start(replica) => node,
         reason = fatal.wait_for(Option::is_some) => {
             let reason = reason.ok().and_then(|reason| reason.clone());
             return Err(DispatchError::Registry(reason.unwrap_or_default()));
         }
     };
-    tracing::info!(replica = %id, "dispatcher is ready");
+    tracing::info!(replica = %id, "dispatcher takes part");
     Ok(Working {
         node,
         changes,

@@ -4,6 +4,8 @@ use metrics::{Counter, Gauge, Histogram};
 use shared::domain::delivery::FailureKind;
 use shared::telemetry::metrics::Registry;
 
+use crate::core::ownership::Predecessor;
+
 /// Handles, registered once: recording is an atomic operation.
 pub(crate) struct DispatcherMetrics {
     pub delivered: Counter,
@@ -25,12 +27,18 @@ pub(crate) struct DispatcherMetrics {
     pub gate_closed: Counter,
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
+    takeovers: [Counter; 4],
+    pub takeover_seconds: Histogram,
+    pub lease_lapses: Counter,
     pub webhooks: Gauge,
     pub webhook_panics: Counter,
     pub webhooks_quarantined: Counter,
     pub webhooks_deactivated: Counter,
     pub breakers_opened: Counter,
     pub mailbox_full: Counter,
+    pub snapshots: Counter,
+    pub snapshots_failed: Counter,
+    pub snapshot_seconds: Histogram,
     pub accounts_projected: Counter,
 }
 
@@ -107,6 +115,16 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
             ),
+            takeovers: takeovers(registry),
+            takeover_seconds: registry.seconds(
+                "carillon_dispatcher_takeover_seconds",
+                "From the decision to take a partition to running it",
+                &[],
+            ),
+            lease_lapses: count(
+                "carillon_dispatcher_lease_lapses_total",
+                "Times that the replica's lease lapsed and began anew",
+            ),
             webhooks: registry.gauge(
                 "carillon_dispatcher_webhooks",
                 "Webhooks with an actor",
@@ -128,6 +146,19 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_breakers_opened_total",
                 "Times an endpoint was taken to be down",
             ),
+            snapshots: count(
+                "carillon_dispatcher_snapshots_total",
+                "Snapshots of partitions stored",
+            ),
+            snapshots_failed: count(
+                "carillon_dispatcher_snapshots_failed_total",
+                "Snapshots of partitions that could not be stored",
+            ),
+            snapshot_seconds: registry.seconds(
+                "carillon_dispatcher_snapshot_seconds",
+                "Encoding and storing one snapshot",
+                &[],
+            ),
             mailbox_full: count(
                 "carillon_dispatcher_mailbox_full_total",
                 "Offers that a webhook had no room for, and reads from the stream instead",
@@ -139,11 +170,36 @@ impl DispatcherMetrics {
         }
     }
 
+    pub(crate) fn takeover(&self, predecessor: Predecessor) {
+        let [first, released, dead, own] = &self.takeovers;
+        match predecessor {
+            Predecessor::None => first.increment(1),
+            Predecessor::Released => released.increment(1),
+            Predecessor::Dead(_) => dead.increment(1),
+            Predecessor::Own => own.increment(1),
+        }
+    }
+
     pub(crate) fn failed_attempt(&self, kind: FailureKind) {
         if let Some((_, counter)) = self.failed_attempts.iter().find(|(of, _)| *of == kind) {
             counter.increment(1);
         }
     }
+}
+
+/// In the order of [`Predecessor`]'s variants.
+fn takeovers(registry: &Registry) -> [Counter; 4] {
+    let of = |labels| {
+        let name = "carillon_dispatcher_takeovers_total";
+        let help = "Partitions taken over, by what became of the owner before";
+        registry.counter(name, help, labels)
+    };
+    [
+        of(&[("predecessor", "none")]),
+        of(&[("predecessor", "released")]),
+        of(&[("predecessor", "dead")]),
+        of(&[("predecessor", "own")]),
+    ]
 }
 
 fn failed_attempts(registry: &Registry) -> [(FailureKind, Counter); 8] {

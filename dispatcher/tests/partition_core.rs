@@ -9,12 +9,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dispatcher::core::fold::PartitionFold;
-use dispatcher::core::partition::{Gap, Partition, Stretch};
+use dispatcher::core::partition::{Gap, Partition, Stretch, owed};
 use shared::domain::event::{Event, EventType, Source};
 use shared::domain::filter::Selection;
-use shared::domain::journal::{JournalEntry, Pack, SkipReason};
+use shared::domain::journal::{JournalEntry, SkipReason};
 use shared::domain::policy::Policy;
+use shared::domain::state::{Applied, Rule};
 use shared::domain::webhook::{
     Dialect, Endpoint, Status, Webhook, WebhookDefinition, WebhookVersion,
 };
@@ -36,6 +36,7 @@ fn version(registry: u64, pattern: &str, status: Option<Status>) -> WebhookVersi
         registry_sequence: Sequence(registry),
         at: Timestamp::from_millis(0),
         selection: Arc::new(selection(pattern)),
+        lifts: registry == 10,
         status,
     }
 }
@@ -108,12 +109,21 @@ fn employees(after: u64, through: u64) -> Stretch {
 
 /// Sequences offered to the one webhook, with their skip reason.
 fn take(partition: &mut Partition, stretch: &Stretch) -> Vec<(u64, Option<SkipReason>)> {
-    let mut offers = partition.take(stretch).unwrap();
+    let taken = partition.take(stretch).unwrap();
+    let counted: u64 = taken.counted.iter().map(|counted| counted.count).sum();
+    let mut offers = taken.offers;
+    let skipped = taken.counted.iter().find_map(|counted| counted.skipped);
+    if skipped.is_some() {
+        assert!(offers.is_empty());
+        let sequences = stretch.events.iter().map(|(sequence, _)| sequence.0);
+        return sequences.map(|sequence| (sequence, skipped)).collect();
+    }
     let Some((offer, events)) = offers.remove(&WEBHOOK) else {
         return Vec::new();
     };
     assert!(offers.is_empty());
     assert_eq!(offer.matches.len(), events.len());
+    assert_eq!(offer.matches.len() as u64, counted);
     let matches = offer.matches.iter();
     matches
         .map(|owed| (owed.sequence.0, owed.skipped))
@@ -121,7 +131,7 @@ fn take(partition: &mut Partition, stretch: &Stretch) -> Vec<(u64, Option<SkipRe
 }
 
 fn partition() -> Partition {
-    Partition::new(1, &PartitionFold::default())
+    Partition::new(1, Sequence(0), None)
 }
 
 fn froms(entries: &[JournalEntry]) -> Vec<(u64, u64)> {
@@ -140,7 +150,7 @@ fn froms(entries: &[JournalEntry]) -> Vec<(u64, u64)> {
 fn a_new_configuration_holds_from_the_next_position_on() {
     let mut partition = partition();
     let created = vec![version(10, "hris_employees.*", Some(Status::Enabled))];
-    let configured = partition.configure(&webhook(1, created.clone())).unwrap();
+    let configured = partition.configure(&webhook(1, created.clone())).entries;
     assert_eq!(froms(&configured), [(10, 1)]);
     assert_eq!(
         take(&mut partition, &employees(0, 2)),
@@ -149,10 +159,13 @@ fn a_new_configuration_holds_from_the_next_position_on() {
 
     let disabled = version(11, "hris_employees.*", Some(Status::Disabled));
     let versions = [created.clone(), vec![disabled]].concat();
-    let configured = partition.configure(&webhook(1, versions.clone())).unwrap();
+    let configured = partition.configure(&webhook(1, versions.clone())).entries;
     assert_eq!(froms(&configured), [(11, 3)]);
     assert!(
-        partition.configure(&webhook(1, versions)).is_none(),
+        partition
+            .configure(&webhook(1, versions))
+            .entries
+            .is_empty(),
         "no news"
     );
     let skipped = Some(SkipReason::Disabled);
@@ -167,7 +180,7 @@ fn creation_alone_reaches_back_and_later_versions_do_not() {
         version(10, "hris_employees.*", Some(Status::Enabled)),
         version(11, "ats_jobs.*", Some(Status::Enabled)),
     ];
-    let configured = partition.configure(&webhook(3, versions)).unwrap();
+    let configured = partition.configure(&webhook(3, versions)).entries;
     assert_eq!(froms(&configured), [(10, 3), (11, 6)]);
     let history = partition.history(WEBHOOK).unwrap();
     assert_eq!(history.start(), Some(Sequence(3)));
@@ -184,7 +197,7 @@ fn a_stretch_with_a_gap_is_refused_and_an_overlap_gives_the_rest() {
     assert_eq!(
         gap,
         Gap {
-            scanned: Sequence(2)
+            classified: Sequence(2)
         }
     );
     assert_eq!(take(&mut partition, &employees(0, 3)), [(3, None)]);
@@ -201,8 +214,9 @@ fn offers_join_without_a_gap_across_stretches_that_hold_nothing_wanted() {
         ..employees(after, through)
     };
     let offered = |partition: &mut Partition, stretch: &Stretch| {
-        let offers = partition.take(stretch).unwrap();
-        offers
+        let taken = partition.take(stretch).unwrap();
+        taken
+            .offers
             .get(&WEBHOOK)
             .map(|(offer, _)| (offer.after.0, offer.through.0))
     };
@@ -213,48 +227,56 @@ fn offers_join_without_a_gap_across_stretches_that_hold_nothing_wanted() {
 
 #[test]
 fn a_takeover_classifies_as_the_log_says_and_news_start_after_it() {
-    let mut fold = PartitionFold::default();
-    let config = |registry: u64, from: u64| JournalEntry::ConfigApplied {
-        webhook: WEBHOOK,
-        registry_sequence: Sequence(registry),
+    let applied = |registry: u64, from: u64| Applied {
         from: Position {
             generation: 1,
             sequence: Sequence(from),
         },
-    };
-    fold.apply(
-        Sequence(1),
-        &Pack {
-            epoch: Epoch(1),
-            number: 1,
-            at: Timestamp::from_millis(0),
-            classified: Position {
-                generation: 1,
-                sequence: Sequence(8),
-            },
-            checkpoint: None,
-            entries: vec![config(10, 3), config(11, 6)],
+        rule: Rule::Registry {
+            sequence: Sequence(registry),
+            lifts: registry == 10,
         },
-    )
-    .unwrap();
+    };
     let versions = vec![
         version(10, "hris_employees.*", Some(Status::Enabled)),
         version(11, "ats_jobs.*", Some(Status::Enabled)),
         version(12, "hris_employees.*", Some(Status::Enabled)),
     ];
     let webhook = webhook(3, versions);
-    let mut partition = Partition::new(1, &fold);
-    partition.restore(&webhook, &fold.webhooks[&WEBHOOK].configs);
-    assert_eq!(partition.earliest_start(), Some(Sequence(2)));
-    partition.start_scan(Sequence(2));
-    let configured = partition.configure(&webhook).unwrap();
+    let mut partition = Partition::new(1, Sequence(8), None);
+    partition.restore(&webhook, &[applied(10, 3), applied(11, 6)]);
+    let history = partition.history(WEBHOOK).unwrap().clone();
+    let configured = partition.configure(&webhook).entries;
     assert_eq!(froms(&configured), [(12, 9)]);
-    let offered = take(&mut partition, &employees(2, 10));
-    assert_eq!(
-        offered,
-        [(3, None), (4, None), (5, None), (9, None), (10, None)]
-    );
+    let owed = |sequence| {
+        let (sequence, event) = event(sequence, "hris_employees.created");
+        owed(&history, sequence, &event).is_some()
+    };
+    assert_eq!([2, 3, 5, 6, 8].map(owed), [false, true, true, false, false]);
+    let offered = take(&mut partition, &employees(8, 10));
+    assert_eq!(offered, [(9, None), (10, None)]);
     assert_eq!(partition.classified().position.sequence, Sequence(10));
+}
+
+#[test]
+fn an_owners_decision_holds_until_it_is_lifted() {
+    let mut partition = partition();
+    let mut versions = vec![version(10, "*", Some(Status::Enabled))];
+    partition.configure(&webhook(1, versions.clone()));
+    take(&mut partition, &employees(0, 1));
+    partition.decided(WEBHOOK, Sequence(2), Status::Deactivated);
+    let skipped = Some(SkipReason::Deactivated);
+    assert_eq!(take(&mut partition, &employees(1, 2)), [(2, skipped)]);
+    // Somebody changes its description: that lifts nothing.
+    versions.push(version(11, "*", Some(Status::Enabled)));
+    partition.configure(&webhook(1, versions.clone()));
+    assert_eq!(take(&mut partition, &employees(2, 3)), [(3, skipped)]);
+    versions.push(WebhookVersion {
+        lifts: true,
+        ..version(12, "*", Some(Status::Enabled))
+    });
+    partition.configure(&webhook(1, versions));
+    assert_eq!(take(&mut partition, &employees(3, 4)), [(4, None)]);
 }
 
 #[test]
@@ -264,35 +286,17 @@ fn a_deleted_webhook_is_owed_nothing_more() {
     partition.configure(&webhook(1, created.clone()));
     take(&mut partition, &employees(0, 1));
     let versions = [created, vec![version(11, "*", None)]].concat();
-    partition.configure(&webhook(1, versions.clone())).unwrap();
+    partition.configure(&webhook(1, versions.clone()));
     assert!(partition.history(WEBHOOK).unwrap().is_deleted());
     assert_eq!(take(&mut partition, &employees(1, 2)), []);
     partition.remove(PROJECT, WEBHOOK);
     assert_eq!(take(&mut partition, &employees(2, 3)), []);
-    assert!(partition.configure(&webhook(1, versions)).is_none());
-}
-
-#[test]
-fn what_the_log_has_forgotten_by_age_held_from_the_beginning() {
-    let versions = vec![
-        version(10, "hris_employees.*", Some(Status::Enabled)),
-        version(11, "ats_jobs.*", Some(Status::Enabled)),
-        version(12, "*", Some(Status::Enabled)),
-    ];
-    let webhook = webhook(3, versions);
-    let at = |sequence| Position {
-        generation: 1,
-        sequence: Sequence(sequence),
-    };
-    // Nothing is told: the last version has held for longer than any event is kept.
-    let mut forgotten = partition();
-    forgotten.restore(&webhook, &[]);
-    assert!(forgotten.configure(&webhook).is_none());
-    assert_eq!(froms(&forgotten.restated(WEBHOOK)), [(12, 3)]);
-    // The last one is told: the one before it held until then.
-    let mut half = partition();
-    half.restore(&webhook, &[(Sequence(12), at(9))]);
-    assert_eq!(froms(&half.restated(WEBHOOK)), [(11, 3), (12, 9)]);
+    assert!(
+        partition
+            .configure(&webhook(1, versions))
+            .entries
+            .is_empty()
+    );
 }
 
 #[test]
@@ -313,23 +317,4 @@ fn a_checkpoint_is_the_last_event_seen_whatever_is_classified_after_it() {
     take(&mut partition, &others);
     assert_eq!(partition.classified().position.sequence, Sequence(9));
     assert_eq!(checkpoint(&partition), second);
-
-    let mut fold = PartitionFold::default();
-    let pack = |number, sequence, partition: &Partition| Pack {
-        epoch: Epoch(1),
-        number,
-        at: Timestamp::from_millis(0),
-        classified: Position {
-            generation: 1,
-            sequence: Sequence(sequence),
-        },
-        checkpoint: partition.classified().checkpoint,
-        entries: Vec::new(),
-    };
-    fold.apply(Sequence(1), &pack(1, 9, &partition)).unwrap();
-    let mut next = Partition::new(1, &fold);
-    next.start_scan(Sequence(20));
-    assert_eq!(checkpoint(&next), second);
-    let missing = fold.apply(Sequence(3), &pack(3, 20, &next)).unwrap_err();
-    assert_eq!((missing.epoch, missing.number), (Epoch(1), 2));
 }

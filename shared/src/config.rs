@@ -48,6 +48,8 @@ pub struct Settings {
     pub service: Service,
     pub nats: NatsSettings,
     pub topology: TopologySettings,
+    /// Journal entries of a partition after which a snapshot is stored.
+    pub snapshot_entries: u64,
     pub http_addr: SocketAddr,
     pub ops_addr: SocketAddr,
     pub public_ingest_url: String,
@@ -83,6 +85,7 @@ struct Raw {
     nats_tls_ca_file: String,
     stream_replicas: usize,
     partitions: u16,
+    snapshot_entries: u64,
     http_addr: String,
     ops_addr: String,
     public_ingest_url: String,
@@ -176,6 +179,9 @@ impl Raw {
         if ![1, 3, 5].contains(&self.stream_replicas) {
             return invalid("stream_replicas", "must be 1, 3 or 5");
         }
+        if self.snapshot_entries == 0 {
+            return invalid("snapshot_entries", "must be 1 or more");
+        }
         let public = self.public_ingest_url.trim_end_matches('/').to_owned();
         match url::Url::parse(&public) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => {}
@@ -194,6 +200,7 @@ impl Raw {
                 replicas: self.stream_replicas,
                 partitions,
             },
+            snapshot_entries: self.snapshot_entries,
             http_addr: address("http_addr", &self.http_addr, default_http)?,
             ops_addr: address("ops_addr", &self.ops_addr, default_ops)?,
             public_ingest_url: public,
@@ -267,6 +274,7 @@ impl fmt::Display for Settings {
         writeln!(f, "nats_tls_ca_file = {:?}", file(&self.nats.tls_ca_file))?;
         writeln!(f, "stream_replicas = {}", self.topology.replicas)?;
         writeln!(f, "partitions = {}", self.topology.partitions.get())?;
+        writeln!(f, "snapshot_entries = {}", self.snapshot_entries)?;
         writeln!(f, "http_addr = \"{}\"", self.http_addr)?;
         writeln!(f, "ops_addr = \"{}\"", self.ops_addr)?;
         writeln!(f, "public_ingest_url = {:?}", self.public_ingest_url)?;

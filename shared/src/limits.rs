@@ -46,6 +46,9 @@ pub const WINDOW_MAX: usize = 4_096;
 pub const NARROW_WINDOW_MAX: usize = 32;
 /// Of these, what one lane may take; what is beyond is read again when its turn is near.
 pub const LANE_MAX: usize = 512;
+/// Deliveries of a webhook that end before JOURNAL is told how far all have ended: what ended since
+/// is remembered one by one.
+pub const SETTLE_AFTER_ENDS: usize = 256;
 /// What a lane keeps in memory whose head waits for its retry.
 pub const PARKED_LANE_MAX: usize = 8;
 /// Lanes of one webhook that wait for a retry (`protocol.md`, the model).
@@ -57,7 +60,7 @@ pub const JOURNAL_CERTAIN_MS: i64 = 13 * 24 * 60 * 60 * 1_000;
 pub const VERSION_HISTORY_MS: i64 = 15 * 24 * 60 * 60 * 1_000;
 /// A decoded message of our own; anything larger is not ours.
 pub const DECODE_BYTES_MAX: usize = 16 << 20;
-/// A decoded snapshot of one partition. 100,000 idle webhooks take 11 MiB; the rest is room for
+/// An encoded state of one partition, as snapshots hold it. 100,000 idle webhooks take 11 MiB; the rest is room for
 /// what their endpoints' failures make them remember.
 pub const STATE_BYTES_MAX: usize = 256 << 20;
 /// Webhooks of one project.

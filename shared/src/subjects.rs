@@ -5,21 +5,28 @@
 //! | `EVENTS` | `events.{partition}.{project}.{event_type}` |
 //! | `REGISTRY` | `registry.{project}.{aggregate}.{id}` |
 //! | `JOURNAL` | `journal.{partition}` and `journal.{partition}.epoch` |
+//! | `KV_MEMBERS` | `$KV.MEMBERS.{replica}` |
 //! | `SNAPSHOTS` | `snapshots.{partition}.manifest` and `snapshots.{partition}.chunks.{write}` |
+//!
+//! No stream holds `owner.{partition}`, on which the owner of a partition is asked.
 
 use crate::domain::event::EventType;
 use crate::domain::registry::Aggregate;
 use crate::domain::snapshot::SnapshotWriteId;
-use crate::ids::{PartitionId, ProjectId};
+use crate::ids::{PartitionId, ProjectId, ReplicaId};
 
 pub const EVENTS: &str = "EVENTS";
 pub const REGISTRY: &str = "REGISTRY";
 pub const JOURNAL: &str = "JOURNAL";
+/// The stream of a key-value bucket; so others find it as the bucket `MEMBERS`.
+pub const MEMBERS: &str = "KV_MEMBERS";
 pub const SNAPSHOTS: &str = "SNAPSHOTS";
 
 pub const EVENTS_ALL: &str = "events.>";
 pub const REGISTRY_ALL: &str = "registry.>";
 pub const JOURNAL_ALL: &str = "journal.>";
+pub const JOURNAL_EPOCHS: &str = "journal.*.epoch";
+pub const MEMBERS_ALL: &str = "$KV.MEMBERS.>";
 pub const SNAPSHOTS_ALL: &str = "snapshots.>";
 
 /// Where an event is published.
@@ -80,6 +87,27 @@ pub fn journal_epoch(partition: PartitionId) -> String {
     format!("journal.{partition}.epoch")
 }
 
+/// The partition of an epoch entry's subject.
+pub fn partition_of_epoch(subject: &str) -> Option<PartitionId> {
+    let number = subject.strip_prefix("journal.")?.strip_suffix(".epoch")?;
+    number.parse().ok().map(PartitionId)
+}
+
+/// The key of a living dispatcher.
+pub fn member(replica: ReplicaId) -> String {
+    format!("$KV.MEMBERS.{replica}")
+}
+
+/// The replica that a key is about.
+pub fn replica_of_member(subject: &str) -> Option<ReplicaId> {
+    subject.strip_prefix("$KV.MEMBERS.")?.parse().ok()
+}
+
+/// Where the owner of a partition answers.
+pub fn owner(partition: PartitionId) -> String {
+    format!("owner.{partition}")
+}
+
 /// Names the snapshots that are kept of a partition.
 pub fn snapshot_manifest(partition: PartitionId) -> String {
     format!("snapshots.{partition}.manifest")
@@ -109,6 +137,10 @@ mod tests {
         );
         assert_eq!(partition_of_event(&subject), Some(PartitionId(7)));
         assert_eq!(journal_epoch(PartitionId(7)), "journal.7.epoch");
+        assert_eq!(partition_of_epoch("journal.7.epoch"), Some(PartitionId(7)));
+        assert_eq!(partition_of_epoch("journal.7"), None);
+        let replica = ReplicaId::from_bytes([1; 16]);
+        assert_eq!(replica_of_member(&member(replica)), Some(replica));
         assert_eq!(snapshot_manifest(PartitionId(7)), "snapshots.7.manifest");
         assert_eq!(
             snapshot_chunks(PartitionId(7), SnapshotWriteId(0xab)),

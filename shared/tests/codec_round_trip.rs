@@ -1,7 +1,5 @@
 //! Whatever a pack or a state may hold is read as it was written, and a state has one encoding.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers may fail loudly")]
-
 use proptest::collection::{btree_map, hash_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -16,7 +14,7 @@ use shared::domain::state::{
     Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
 };
 use shared::ids::*;
-use shared::limits::WEBHOOKS_PER_PROJECT_MAX;
+use shared::limits::{STATE_BYTES_MAX, WEBHOOKS_PER_PROJECT_MAX};
 use shared::time::Timestamp;
 
 fn webhook_id() -> impl Strategy<Value = WebhookId> {
@@ -470,4 +468,14 @@ fn a_state_of_as_many_webhooks_as_a_project_may_have_is_read_again() {
     let bytes = codec::encode_state(&state);
     assert!(bytes.len() < 12 << 20, "{}", bytes.len());
     assert!(codec::decode_state(&bytes) == Ok(state));
+}
+
+#[test]
+fn what_is_longer_than_a_state_may_be_is_refused() {
+    let mut bytes = vec![0; STATE_BYTES_MAX + 1];
+    *bytes.first_mut().unwrap() = 1;
+    assert_eq!(
+        codec::decode_state(&bytes).unwrap_err().to_string(),
+        "malformed: longer than a state may be"
+    );
 }

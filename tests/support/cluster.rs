@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future;
+use shared::ids::ReplicaId;
 use tempfile::TempDir;
 
 use crate::api::{self, Client};
@@ -25,7 +26,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(32);
 /// One of the two services. Its ports stay the same from start to start.
 #[derive(Debug)]
 pub struct Service {
-    name: &'static str,
+    name: String,
     binary: PathBuf,
     environment: Vec<(String, String)>,
     http: Port,
@@ -35,8 +36,10 @@ pub struct Service {
 }
 
 impl Service {
-    fn new(
-        name: &'static str,
+    /// `binary` is `ingest` or `dispatcher`; `name` tells it apart from others of its kind.
+    pub(crate) fn new(
+        binary: &str,
+        name: &str,
         environment: &[(String, String)],
         http: Port,
         folder: &Path,
@@ -46,8 +49,8 @@ impl Service {
         environment.push(("CARILLON_HTTP_ADDR".into(), http.address().to_string()));
         environment.push(("CARILLON_OPS_ADDR".into(), ops.address().to_string()));
         Ok(Self {
-            name,
-            binary: tools::built(name)?,
+            name: name.to_owned(),
+            binary: tools::built(binary)?,
             environment,
             http,
             ops,
@@ -92,7 +95,7 @@ impl Service {
             }
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        self.process = Some(Process::spawn(self.name, command, &self.log)?);
+        self.process = Some(Process::spawn(&self.name, command, &self.log)?);
         Ok(())
     }
 
@@ -100,7 +103,7 @@ impl Service {
     pub async fn wait_ready(&mut self) -> Result<()> {
         let url = format!("{}/readyz", self.ops_url());
         let http = api::http()?;
-        let (name, process) = (self.name, self.process.as_mut());
+        let (name, process) = (&self.name, self.process.as_mut());
         let process = process.with_context(|| format!("{name} was not started"))?;
         let what = format!("{name} ready");
         let ready = eventually(&what, READY_WITHIN, async || {
@@ -127,6 +130,35 @@ impl Service {
         if let Some(process) = &mut self.process {
             process.kill();
         }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::pause)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::resume)
+    }
+
+    /// The id that the running dispatcher has given itself, by the last line of its log that
+    /// names one as its own.
+    pub fn replica(&self) -> Option<ReplicaId> {
+        let log = std::fs::read(&self.log).ok()?;
+        let log = String::from_utf8_lossy(&log);
+        let own = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("dispatcher is ready"))?;
+        let (_, id) = own.split_once(ReplicaId::PREFIX)?;
+        format!("{}{}", ReplicaId::PREFIX, id.get(..32)?)
+            .parse()
+            .ok()
     }
 
     /// SIGTERM, and the status that it exits with.
@@ -213,13 +245,21 @@ impl ClusterBuilder {
             ("CARILLON_ADMIN_TOKEN", admin_token.clone()),
             ("CARILLON_PUBLIC_INGEST_URL", public_url),
             ("CARILLON_ENDPOINT_ALLOW_CIDRS", cidrs),
+            // Low, so that restarts begin from snapshots.
+            ("CARILLON_SNAPSHOT_ENTRIES", "300".into()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
         environment.extend(self.environment);
         let mut cluster = Cluster {
-            ingest: Service::new("ingest", &environment, ingest_http, &folder)?,
-            dispatcher: Service::new("dispatcher", &environment, Port::claim()?, &folder)?,
+            ingest: Service::new("ingest", "ingest", &environment, ingest_http, &folder)?,
+            dispatcher: Service::new(
+                "dispatcher",
+                "dispatcher",
+                &environment,
+                Port::claim()?,
+                &folder,
+            )?,
             nats,
             admin_token,
             _temporary: temporary,
@@ -261,16 +301,7 @@ impl Cluster {
 
     /// A new project with an API key.
     pub async fn tenant(&self, name: &str) -> Result<Tenant> {
-        let admin = self.admin()?;
-        let project = admin.create_project(name).await?.id(201)?;
-        let key = admin.create_api_key(&project, "tests").await?.expect(201)?;
-        let text = |pointer| api::text(&key, pointer);
-        Ok(Tenant {
-            client: admin.with_token(&text("/key")?),
-            project,
-            key_id: text("/id")?,
-            key: text("/key")?,
-        })
+        Tenant::create(&self.admin()?, name).await
     }
 
     /// Of everything that was started.
@@ -287,7 +318,7 @@ impl Cluster {
     pub async fn stop(mut self) -> Result<()> {
         for service in [&mut self.ingest, &mut self.dispatcher] {
             let status = service.terminate().await?;
-            let name = service.name;
+            let name = &service.name;
             ensure!(status.success(), "{name} ended with {status} after SIGTERM");
         }
         self.nats.stop().await
@@ -301,4 +332,19 @@ pub struct Tenant {
     pub key_id: String,
     pub key: String,
     pub client: Client,
+}
+
+impl Tenant {
+    /// By a client with the admin token.
+    pub async fn create(admin: &Client, name: &str) -> Result<Self> {
+        let project = admin.create_project(name).await?.id(201)?;
+        let key = admin.create_api_key(&project, "tests").await?.expect(201)?;
+        let text = |pointer| api::text(&key, pointer);
+        Ok(Self {
+            client: admin.with_token(&text("/key")?),
+            project,
+            key_id: text("/id")?,
+            key: text("/key")?,
+        })
+    }
 }

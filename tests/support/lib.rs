@@ -5,6 +5,7 @@
 //! bounded polling. Every process that is started here ends with the one that started it.
 
 pub mod api;
+pub mod checker;
 pub mod cluster;
 pub mod eventually;
 pub mod ledger;
@@ -12,6 +13,8 @@ pub mod nats;
 pub mod ports;
 pub mod process;
 pub mod providers;
+pub mod proxy;
 pub mod receiver;
+pub mod run;
 pub mod stored;
 pub mod tools;

@@ -89,6 +89,16 @@ impl Process {
         Ok(())
     }
 
+    /// SIGSTOP: it does nothing and knows nothing of it, as in a long pause of its machine.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal("CONT")
+    }
+
     /// Waits for its end.
     pub async fn finished(&mut self, within: Duration) -> Result<ExitStatus> {
         let what = format!("exit of {}", self.name);
@@ -224,4 +234,45 @@ fn start_watchdog() -> Result<ChildStdin> {
         .spawn()
         .context("starting sh")?;
     child.stdin.context("the watchdog has a pipe")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// `T` is stopped by a signal.
+    fn state(process: u32) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        rest.chars().next()
+    }
+
+    #[tokio::test]
+    async fn a_paused_process_stands_still_until_it_is_resumed_or_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let mut process = Process::spawn("sleep", command, &folder.path().join("log")).unwrap();
+        let is = async |process: u32, wanted: bool| {
+            eventually("the state", SOON, async || {
+                let state = state(process);
+                let stopped = state == Some('T');
+                (stopped == wanted)
+                    .then_some(())
+                    .ok_or(format!("{state:?}"))
+            })
+            .await
+            .unwrap();
+        };
+        process.pause().unwrap();
+        is(process.id(), true).await;
+        process.resume().unwrap();
+        is(process.id(), false).await;
+        process.pause().unwrap();
+        is(process.id(), true).await;
+        process.kill();
+        assert!(process.ended().is_some());
+    }
 }

@@ -6,6 +6,8 @@ use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use shared::codec;
 use shared::domain::event::Event;
 use shared::domain::journal::{JournalEntry, Pack};
+use shared::domain::snapshot::SnapshotLabel;
+use shared::ids::PartitionId;
 use shared::subjects;
 
 /// An event as it lies in EVENTS.
@@ -45,6 +47,29 @@ impl Stored {
                 })
             })
             .collect()
+    }
+
+    /// The labels of the snapshots that are kept of a partition, newest first.
+    pub async fn snapshots(&self, partition: PartitionId) -> Result<Vec<SnapshotLabel>> {
+        let subject = subjects::snapshot_manifest(partition);
+        let messages = self.messages(subjects::SNAPSHOTS).await?;
+        let Some(manifest) = messages
+            .iter()
+            .rev()
+            .find(|message| message.subject.as_str() == subject)
+        else {
+            return Ok(Vec::new());
+        };
+        let manifest = codec::decode_snapshot_manifest(&manifest.payload)?;
+        let kept = [Some(manifest.newest), manifest.previous];
+        Ok(kept.into_iter().flatten().map(|kept| kept.label).collect())
+    }
+
+    /// Erases what a subject of a stream holds below a sequence.
+    pub async fn purge(&self, stream: &str, subject: &str, below: u64) -> Result<u64> {
+        let stream = self.context.get_stream(stream).await?;
+        let purged = stream.purge().filter(subject).sequence(below).await?;
+        Ok(purged.purged)
     }
 
     /// All packs of JOURNAL, oldest first.

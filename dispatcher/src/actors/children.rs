@@ -7,10 +7,11 @@ use std::rc::Rc;
 
 use actix::dev::ToEnvelope;
 use actix::{Addr, Handler, Message};
+use futures_util::future::join_all;
 use shared::ids::WebhookId;
 use shared::time::Timestamp;
 
-use super::webhook::{Rested, WebhookActor};
+use super::webhook::{Halt, Rested, WebhookActor};
 
 /// Waits before an actor that panicked begins again: one, two, four seconds and so on.
 const RESTART_FIRST_MS: i64 = 1_000;
@@ -114,9 +115,11 @@ impl Children {
         Some(is_taken)
     }
 
-    /// The actor ends once its attempts under way have.
+    /// What is under way ends without it.
     pub(crate) fn let_go(&mut self, webhook: WebhookId) {
-        self.awake.remove(&webhook);
+        if let Some(child) = self.awake.remove(&webhook) {
+            halt(&child.address);
+        }
         self.fallen.remove(&webhook);
     }
 
@@ -125,8 +128,28 @@ impl Children {
         let is_current = self.awake.get(&rested.webhook).is_some_and(|child| {
             child.incarnation == rested.incarnation && child.sent == rested.received
         });
-        if is_current {
-            self.awake.remove(&rested.webhook);
+        if is_current && let Some(child) = self.awake.remove(&rested.webhook) {
+            halt(&child.address);
+        }
+    }
+
+    /// Ends all. Resolves once each has handled what had come by then.
+    pub(crate) fn halt_all(&mut self) -> impl Future<Output = ()> + use<> {
+        let children = std::mem::take(&mut self.awake);
+        let halted: Vec<_> = children
+            .into_values()
+            .map(|child| child.address.send(Halt))
+            .collect();
+        async {
+            // One that has ended by itself has nothing more to say.
+            let _ended = join_all(halted).await;
+        }
+    }
+
+    /// Ends all, without waiting for it.
+    pub(crate) fn abandon(&mut self) {
+        for child in self.awake.drain().map(|(_, child)| child) {
+            halt(&child.address);
         }
     }
 
@@ -158,4 +181,10 @@ impl Children {
         self.fallen.insert(ended.webhook, fallen);
         panics >= PANICS_MAX
     }
+}
+
+/// Its timers would keep an actor that nobody has an address of.
+fn halt(address: &Addr<WebhookActor>) {
+    #[expect(clippy::disallowed_methods, reason = "an exit notice; one an actor")]
+    address.do_send(Halt);
 }

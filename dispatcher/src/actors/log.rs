@@ -16,6 +16,7 @@ use shared::ids::{Epoch, PartitionId, Sequence, WebhookId};
 use shared::time::{Clock, Timestamp};
 
 use super::journal::Entries;
+use super::lease::LeaseView;
 use crate::core::commits::{Classified, Commits, Decision};
 
 pub(crate) struct PartitionLog {
@@ -30,6 +31,15 @@ pub(crate) struct PartitionLog {
     deposed: Cell<bool>,
     /// Attempts of this partition under way.
     attempts: Cell<usize>,
+    lease: LeaseView,
+    /// The lease's term in which the last stored append was made.
+    proven: Cell<u64>,
+    /// The term in which the pack under way was made, if the lease was live then.
+    made_in: Cell<Option<u64>>,
+    /// The partition is about to be released: nothing starts.
+    closing: Cell<bool>,
+    /// It is released: nothing more is said.
+    released: Cell<bool>,
 }
 
 /// Attempts may start again.
@@ -47,7 +57,14 @@ pub(crate) struct EncodedPack {
 }
 
 impl PartitionLog {
-    pub(crate) fn new(partition: PartitionId, commits: Commits, clock: Arc<dyn Clock>) -> Rc<Self> {
+    /// `proven`: the lease's term in which the partition's epoch entry was appended.
+    pub(crate) fn new(
+        partition: PartitionId,
+        commits: Commits,
+        clock: Arc<dyn Clock>,
+        lease: LeaseView,
+        proven: u64,
+    ) -> Rc<Self> {
         let now = commits.state().now.max(clock.now());
         Rc::new(Self {
             partition,
@@ -58,6 +75,11 @@ impl PartitionLog {
             committer: RefCell::default(),
             deposed: Cell::new(false),
             attempts: Cell::new(0),
+            lease,
+            proven: Cell::new(proven),
+            made_in: Cell::new(None),
+            closing: Cell::new(false),
+            released: Cell::new(false),
         })
     }
 
@@ -122,6 +144,9 @@ impl PartitionLog {
 
     /// Adds an entry, and gives the ordinal that [`Self::stored`] reaches once it is committed.
     pub(crate) fn push(&self, entry: JournalEntry) -> u64 {
+        if self.released.get() {
+            return self.pushed();
+        }
         let now = self.now();
         let ordinal = self.commits.borrow_mut().push(now, entry);
         self.wake_committer();
@@ -151,7 +176,9 @@ impl PartitionLog {
     pub(crate) fn next_pack(&self) -> Option<EncodedPack> {
         let now = self.now();
         let mut commits = self.commits.borrow_mut();
-        commits.next_pack(now).map(|pack| EncodedPack {
+        let pack = commits.next_pack(now)?;
+        self.made_in.set(self.lease.live_term());
+        Some(EncodedPack {
             epoch: pack.epoch,
             number: pack.number,
             entries: pack.entries.len(),
@@ -159,10 +186,22 @@ impl PartitionLog {
         })
     }
 
+    /// After a lapse of the lease, only an append that was made since shows that the partition
+    /// is still this replica's (rule 5): sees to it that there is one.
+    pub(crate) fn prove(&self) {
+        let term = self.lease.live_term();
+        if term.is_some() && term != Some(self.proven.get()) && term != self.made_in.get() {
+            self.flush();
+        }
+    }
+
     /// The pack under way lies at `at`; those who waited for room are told.
     pub(crate) fn pack_stored(&self, at: Sequence) {
         self.commits.borrow_mut().pack_stored(at);
-        if self.commits.borrow().gate_is_open(self.now()) {
+        if let Some(term) = self.made_in.take() {
+            self.proven.set(term);
+        }
+        if self.gate_is_open(self.now()) {
             let mut waiting = self.waiting.take();
             // One whose mailbox is full is told with the next pack: the gate may be closed again
             // by the time it looks. One that has ended waits for nothing.
@@ -172,9 +211,31 @@ impl PartitionLog {
         }
     }
 
-    /// Whether attempts may start (rule 19).
+    /// Whether attempts may start (rules 5 and 19).
     pub(crate) fn gate_is_open(&self, now: Timestamp) -> bool {
-        !self.deposed.get() && self.commits.borrow().gate_is_open(now)
+        self.is_ours() && !self.closing.get() && self.commits.borrow().gate_is_open(now)
+    }
+
+    /// Whether an attempt that has started may still be sent.
+    pub(crate) fn is_ours(&self) -> bool {
+        !self.deposed.get() && self.lease.live_term() == Some(self.proven.get())
+    }
+
+    /// No attempt starts any more.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+    }
+
+    /// Says that the partition is given up, and then nothing more. Gives the ordinal of that.
+    pub(crate) fn release(&self) -> u64 {
+        let ordinal = self.push(JournalEntry::Released);
+        self.released.set(true);
+        ordinal
+    }
+
+    /// Lets the committer end.
+    pub(crate) fn dismiss_committer(&self) {
+        self.committer.replace(None);
     }
 
     pub(crate) fn wait_for_gate(&self, webhook: Recipient<GateOpened>) {
@@ -196,8 +257,10 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
+    use shared::domain::membership::Roster;
     use shared::domain::state::PartitionState;
-    use shared::ids::Position;
+    use shared::ids::{Position, ReplicaId};
+    use tokio::sync::watch;
 
     #[derive(Default)]
     struct TestClock(Mutex<(i64, u64)>);
@@ -233,7 +296,9 @@ mod tests {
             ..PartitionState::default()
         };
         let commits = Commits::new(Epoch(1), classified, state);
-        let log = PartitionLog::new(PartitionId(0), commits, clock.clone());
+        let (_, roster) = watch::channel(Roster::new(ReplicaId::from_bytes([1; 16])));
+        let lease = LeaseView::new(roster, clock.clone());
+        let log = PartitionLog::new(PartitionId(0), commits, clock.clone(), lease, 0);
         let now = || log.now().as_millis();
         assert_eq!(now(), 1_000);
         // Two days ahead, once; then right again.

@@ -10,10 +10,15 @@
 //! the stream instead.
 
 pub(crate) mod children;
+mod counting;
+pub(crate) mod handover;
 pub(crate) mod journal;
+pub(crate) mod lease;
 pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod partition;
 pub(crate) mod projector;
+pub(crate) mod questions;
 pub(crate) mod shared_state;
+mod snapshots;
 pub(crate) mod webhook;

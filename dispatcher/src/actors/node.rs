@@ -1,63 +1,98 @@
-//! The replica: takes its partitions, follows the tail, and drains.
+//! The replica: takes, runs and gives away partitions as [`Ownership`] says, hands them their
+//! stretches of the one tail, and in the end gives all away.
+//!
+//! It decides nothing about ownership. What takes long runs beside it and reports, so that a
+//! takeover that waits holds up nothing else.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
 use futures_util::future::join_all;
-use futures_util::{StreamExt as _, stream};
+use shared::codec;
+use shared::domain::membership::Roster;
 use shared::domain::registry::{Change, Changed};
-use shared::ids::{PartitionId, ReplicaId, Sequence};
+use shared::ids::{Epoch, PartitionId, Sequence};
+use shared::nats::read::StoredMessage;
 use shared::nats::tail::{Tail, TailBatch};
 use shared::subjects;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 
+use super::handover::{self, Report};
 use super::log::PartitionLog;
 use super::partition::{PartitionActor, RegistryMoved, TailStretch};
-use super::projector::{Projector, Target};
+use super::projector::{Projector, ProjectorCommand, Target};
+use super::questions;
 use super::shared_state::Replica;
+use super::webhook::Halt;
+use crate::core::ownership::{Effect, Holding, Input, Living, Ownership, TakeFailure};
 use crate::core::partition::Stretch;
 use crate::io::events;
-use crate::io::takeover::{Takeover, TakeoverError, take_over};
+use crate::io::takeover::{Takeover, read_epochs};
 
 /// Partitions that are taken at the same time; each costs a few round trips.
-const TAKEOVERS_AT_ONCE: usize = 8;
-const TAKEOVER_RETRY: Duration = Duration::from_millis(500);
-/// Attempts that are under way at SIGTERM may end within this.
-const DRAIN_ATTEMPTS: Duration = Duration::from_secs(20);
-/// And then their outcomes may be committed within this.
-const DRAIN_COMMITS: Duration = Duration::from_secs(4);
-/// How often partitions are looked at that are sent nothing.
-const LOOK_AT_PARTITIONS: Duration = Duration::from_secs(1);
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+const TAKEOVERS_AT_ONCE: usize = 16;
+const RETRY: Duration = Duration::from_millis(500);
+/// Partitions may be given away within this after SIGTERM; then the replica's key goes.
+const LEAVE_WITHIN: Duration = Duration::from_secs(24);
+/// How often what nobody tells of is looked at: time, the lease, partitions that have ended.
+const TICK: Duration = Duration::from_millis(100);
+/// Batches of a tail that may wait for the node.
+const BATCHES_WAITING: usize = 2;
 
 /// A replica at work.
 pub(crate) struct Node {
     replica: Rc<Replica>,
+    ownership: Ownership,
+    roster: watch::Receiver<Roster>,
+    /// The lease's term at the last look.
+    term: u64,
     partitions: BTreeMap<PartitionId, Owned>,
-    projector: tokio::task::JoinHandle<()>,
-    tail: Tail,
+    /// Taken, and to be started or dropped by the next step.
+    taken: BTreeMap<PartitionId, Takeover>,
+    /// Of partitions that were stopped here: their last attempts may still be under way.
+    stopped: BTreeMap<PartitionId, Rc<PartitionLog>>,
+    projector: JoinHandle<()>,
+    projected: mpsc::UnboundedSender<ProjectorCommand>,
+    events: Followed,
+    /// How far EVENTS was handed on.
+    known: Sequence,
+    epochs: Followed,
+    takeovers: Arc<Semaphore>,
+    reporter: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedReceiver<Report>,
 }
 
+/// A partition that runs here.
 struct Owned {
     address: Addr<PartitionActor>,
     log: Rc<PartitionLog>,
+    epoch: Epoch,
     /// How far the partition was handed its events. Between here and the tail lies nothing of
     /// it, else it had been handed that.
     handed: Sequence,
+    /// It is being given away: it is handed nothing more.
+    is_leaving: bool,
+    answers: JoinHandle<()>,
+}
+
+/// A tail that is read beside the node: its opening must not be cut short by what else happens.
+struct Followed {
+    batches: mpsc::Receiver<TailBatch>,
+    reader: JoinHandle<()>,
 }
 
 /// Why a replica ends on its own.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodeError {
-    #[error("a partition could not be taken: {0}")]
-    Takeover(#[from] TakeoverError),
     #[error("EVENTS holds what this release cannot read: {0}")]
     Unreadable(String),
-    #[error("partition {0} ended by a fault")]
-    PartitionEnded(PartitionId),
+    #[error("{0} is not followed any more")]
+    Unfollowed(&'static str),
     #[error("the projector of account events ended by a fault")]
     ProjectorEnded,
     /// Endpoints may have taken what is not journaled: those deliveries are repeated.
@@ -66,60 +101,39 @@ pub(crate) enum NodeError {
 }
 
 impl Node {
-    /// Takes all partitions and starts their actors. Waits for JetStream as long as it takes.
-    pub(crate) async fn start(replica: Rc<Replica>, id: ReplicaId) -> Result<Self, NodeError> {
+    /// Finds out who owns what. Waits for JetStream as long as it takes.
+    pub(crate) async fn start(replica: Rc<Replica>) -> Self {
         // The tail begins here; partitions read what lies before it themselves.
         let known = patiently("EVENTS' end", || replica.nats.events_last()).await;
-        let taken: Vec<Result<Takeover, TakeoverError>> =
-            stream::iter(replica.nats.partitions.all())
-                .map(|partition| take(&replica, partition, id))
-                .buffer_unordered(TAKEOVERS_AT_ONCE)
-                .collect()
-                .await;
-        // The registry as it was after the last epoch entry, at least (rule 6).
-        patiently("the registry", || replica.view.catch_up()).await;
-        let mut partitions = BTreeMap::new();
-        let mut targets = BTreeMap::new();
-        let mut all_owned = true;
-        for takeover in taken {
-            let takeover = match takeover {
-                Ok(takeover) => takeover,
-                // It stops alone, with an alarm; the others are not at fault (rule 7).
-                Err(error @ TakeoverError::Stopped(_)) => {
-                    tracing::error!(%error, "a partition is not taken");
-                    replica.metrics.partitions_stopped.increment(1);
-                    all_owned = false;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let partition = takeover.partition;
-            let projected = takeover.state.projected;
-            let (actor, log) = PartitionActor::new(Rc::clone(&replica), takeover, known);
-            targets.insert(partition, Target::new(Rc::clone(&log), projected));
-            let address = actor.start();
-            partitions.insert(
-                partition,
-                Owned {
-                    address,
-                    log,
-                    handed: known,
-                },
-            );
-        }
-        replica.ready.store(all_owned, Ordering::Release);
-        let projector = Projector::new(Rc::clone(&replica), targets);
-        let projector = actix_rt::spawn(projector.run());
-        let tail = Tail::new(replica.nats.events.clone(), subjects::EVENTS_ALL, known);
-        Ok(Self {
+        let (entries, last) = patiently("epochs", || read_epochs(&replica.nats)).await;
+        let (projected, commands) = mpsc::unbounded_channel();
+        let projector = Projector::new(Rc::clone(&replica), commands);
+        let (reporter, reports) = mpsc::unbounded_channel();
+        let events = Tail::new(replica.nats.events.clone(), subjects::EVENTS_ALL, known);
+        let epochs = Tail::new(replica.nats.journal.clone(), subjects::JOURNAL_EPOCHS, last);
+        let mut node = Self {
+            ownership: Ownership::new(replica.membership.me(), replica.nats.partitions),
+            roster: replica.membership.roster(),
+            term: 0,
+            partitions: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            projector: actix_rt::spawn(projector.run()),
+            projected,
+            events: Followed::new(events),
+            known,
+            epochs: Followed::new(epochs),
+            takeovers: Arc::new(Semaphore::new(TAKEOVERS_AT_ONCE)),
+            reporter,
+            reports,
             replica,
-            partitions,
-            projector,
-            tail,
-        })
+        };
+        node.epochs_read(&entries);
+        node.step(Input::EpochsRead);
+        node
     }
 
-    /// Follows EVENTS and the registry until `shutdown`, then drains.
+    /// Owns its share until `shutdown`, then gives it away.
     pub(crate) async fn run(
         mut self,
         mut changes: mpsc::UnboundedReceiver<Change>,
@@ -127,8 +141,8 @@ impl Node {
     ) -> Result<(), NodeError> {
         let followed = self.follow(&mut changes, shutdown).await;
         // A fault in one place is no reason to repeat what is under way in all others.
-        let drained = self.drain().await;
-        followed.and(drained)
+        let left = self.leave().await;
+        followed.and(left)
     }
 
     async fn follow(
@@ -137,31 +151,236 @@ impl Node {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), NodeError> {
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut look = tokio::time::interval(LOOK_AT_PARTITIONS);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // All that have come, before the tail is asked: a future of the tail that is dropped
-            // while it opens leaves a consumer behind.
-            while let Ok(change) = changes.try_recv() {
-                self.registry_changed(&change).await?;
-            }
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
-                batch = self.tail.next() => self.spread(batch).await?,
-                Some(change) = changes.recv() => self.registry_changed(&change).await?,
+                batch = self.events.batches.recv() => {
+                    self.spread(batch.ok_or(NodeError::Unfollowed("EVENTS"))?).await?;
+                }
+                batch = self.epochs.batches.recv() => {
+                    self.epochs_read(&batch.ok_or(NodeError::Unfollowed("JOURNAL"))?.messages);
+                }
+                Some(change) = changes.recv() => self.registry_changed(&change).await,
+                Some(report) = self.reports.recv() => self.reported(report),
+                _ = self.roster.changed() => self.look(),
                 _ended = &mut self.projector => return Err(NodeError::ProjectorEnded),
-                _ = look.tick() => self.check_partitions()?,
+                _ = tick.tick() => self.look(),
             }
         }
     }
 
-    /// One that is quiet is sent nothing, which would tell that it has ended.
-    fn check_partitions(&self) -> Result<(), NodeError> {
-        for (partition, owned) in &self.partitions {
-            if !owned.address.connected() && !owned.log.is_deposed() {
-                return Err(NodeError::PartitionEnded(*partition));
+    /// Gives everything away, so that a clean stop repeats nothing and its successors wait for
+    /// nobody.
+    async fn leave(mut self) -> Result<(), NodeError> {
+        self.replica.draining.set(true);
+        self.replica.ready.store(false, Ordering::Release);
+        self.replica.membership.begin_leaving();
+        self.step(Input::Leave);
+        let given_away = async {
+            let mut tick = tokio::time::interval(TICK);
+            while !self.ownership.is_empty() {
+                tokio::select! {
+                    Some(report) = self.reports.recv() => self.reported(report),
+                    Some(batch) = self.epochs.batches.recv() => {
+                        self.epochs_read(&batch.messages);
+                    }
+                    _ = tick.tick() => self.look(),
+                }
             }
+        };
+        let result = tokio::time::timeout(LEAVE_WITHIN, given_away).await;
+        self.replica.membership.leave().await;
+        if result.is_err() || self.stopped.values().any(|log| log.attempts() > 0) {
+            tracing::warn!(
+                attempts = self.replica.slots.attempts(),
+                "what is under way at the deadline will be repeated"
+            );
+            return Err(NodeError::Abandoned);
         }
         Ok(())
+    }
+
+    fn step(&mut self, input: Input) {
+        let uptime = self.replica.clock.uptime();
+        for effect in self.ownership.step(uptime, input) {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        let (replica, reporter) = (Rc::clone(&self.replica), self.reporter.clone());
+        match effect {
+            Effect::Take(claim) => {
+                let turns = Arc::clone(&self.takeovers);
+                let before = self.stopped.remove(&claim.partition);
+                actix_rt::spawn(handover::take(replica, claim, before, turns, reporter));
+            }
+            Effect::Start(partition) => self.start_partition(partition),
+            Effect::Release(partition) => {
+                let Some(owned) = self.partitions.get_mut(&partition) else {
+                    return;
+                };
+                owned.is_leaving = true;
+                let (address, log) = (owned.address.clone(), Rc::clone(&owned.log));
+                actix_rt::spawn(handover::release(address, log, owned.epoch, reporter));
+                self.project(ProjectorCommand::End(partition));
+            }
+            Effect::Stop(partition) => self.stop_partition(partition),
+            Effect::Look(partition, epoch) => {
+                actix_rt::spawn(handover::look(replica, partition, epoch, reporter));
+            }
+        }
+    }
+
+    fn start_partition(&mut self, partition: PartitionId) {
+        let Some(takeover) = self.taken.remove(&partition) else {
+            return;
+        };
+        let (epoch, cursor) = (takeover.epoch, takeover.state.projected);
+        let replica = Rc::clone(&self.replica);
+        let (actor, log) = PartitionActor::new(Rc::clone(&replica), takeover, self.known);
+        self.project(ProjectorCommand::Begin(Target::new(
+            Rc::clone(&log),
+            cursor,
+        )));
+        let owned = Owned {
+            address: actor.start(),
+            log,
+            epoch,
+            handed: self.known,
+            is_leaving: false,
+            answers: actix_rt::spawn(questions::answer_all(replica, partition)),
+        };
+        self.partitions.insert(partition, owned);
+    }
+
+    /// At once; what it had under way says nothing more.
+    fn stop_partition(&mut self, partition: PartitionId) {
+        let Some(owned) = self.partitions.remove(&partition) else {
+            return;
+        };
+        owned.log.depose();
+        owned.answers.abort();
+        self.project(ProjectorCommand::End(partition));
+        #[expect(clippy::disallowed_methods, reason = "an exit notice; one a partition")]
+        owned.address.do_send(Halt);
+        self.stopped.insert(partition, owned.log);
+    }
+
+    fn project(&self, command: ProjectorCommand) {
+        // Without a projector the node is about to end.
+        let _ended = self.projected.send(command).is_err();
+    }
+
+    fn reported(&mut self, report: Report) {
+        match report {
+            Report::Taken(takeover) => {
+                let partition = takeover.partition;
+                let holding = Holding {
+                    epoch: takeover.epoch,
+                    owner: self.replica.membership.me(),
+                    sequence: takeover.fence,
+                };
+                self.taken.insert(partition, *takeover);
+                self.step(Input::Taken { partition, holding });
+                // Unless it was started, somebody else has it by now.
+                self.taken.remove(&partition);
+            }
+            Report::TakeFailed(partition, failure) => {
+                if failure == TakeFailure::Stopped {
+                    self.replica.metrics.partitions_stopped.increment(1);
+                }
+                self.step(Input::TakeFailed { partition, failure });
+            }
+            Report::Released { partition, epoch } => {
+                let is_own = |owned: &Owned| owned.epoch == epoch && owned.is_leaving;
+                if self.partitions.get(&partition).is_some_and(is_own)
+                    && let Some(owned) = self.partitions.remove(&partition)
+                {
+                    owned.answers.abort();
+                    tracing::info!(%partition, "the partition is released");
+                }
+                self.step(Input::Released { partition, epoch });
+            }
+            Report::Deposed { partition, epoch } => {
+                self.step(Input::Deposed { partition, epoch });
+            }
+        }
+    }
+
+    /// At what changes with time alone.
+    fn look(&mut self) {
+        let uptime = self.replica.clock.uptime();
+        let (standing, living, term) = {
+            let roster = self.roster.borrow_and_update();
+            let living = roster
+                .living()
+                .map(|(replica, member)| Living {
+                    replica,
+                    leaving: member.leaving,
+                })
+                .collect();
+            (roster.standing(uptime), living, roster.lease().term)
+        };
+        if term != self.term {
+            if self.term > 0 {
+                tracing::warn!("the lease had lapsed");
+                self.replica.metrics.lease_lapses.increment(1);
+            }
+            self.term = term;
+            self.partitions.values().for_each(|owned| owned.log.prove());
+        }
+        self.step(Input::Members { standing, living });
+        let ended: Vec<(PartitionId, Epoch, bool)> = self
+            .partitions
+            .iter()
+            .filter(|(_, owned)| owned.has_ended())
+            .map(|(partition, owned)| (*partition, owned.epoch, owned.log.is_deposed()))
+            .collect();
+        for (partition, epoch, is_deposed) in ended {
+            if is_deposed {
+                self.step(Input::Deposed { partition, epoch });
+            } else {
+                tracing::error!(%partition, "the partition ended by a fault; it is taken again");
+                self.step(Input::Failed { partition, epoch });
+            }
+        }
+        self.stopped.retain(|_, log| log.attempts() > 0);
+        let is_ready = self.ownership.is_complete() && !self.replica.draining.get();
+        if self.replica.ready.swap(is_ready, Ordering::AcqRel) != is_ready {
+            let (replica, partitions) = (self.replica.membership.me(), self.partitions.len());
+            if is_ready {
+                tracing::info!(%replica, partitions, "dispatcher is ready");
+            } else {
+                tracing::info!(%replica, partitions, "dispatcher is not ready");
+            }
+        }
+    }
+
+    fn epochs_read(&mut self, messages: &[StoredMessage]) {
+        for message in messages {
+            let Some(partition) = subjects::partition_of_epoch(&message.subject) else {
+                continue;
+            };
+            match codec::decode_epoch(&message.payload) {
+                Ok(entry) => {
+                    let holding = Holding {
+                        epoch: entry.epoch,
+                        owner: entry.owner,
+                        sequence: message.sequence,
+                    };
+                    self.step(Input::EpochRead { partition, holding });
+                }
+                // Written by a later release, to which the partition is left (rule 26).
+                Err(error) => {
+                    tracing::error!(%partition, %error, "an epoch entry is not readable");
+                    let failure = TakeFailure::Stopped;
+                    self.step(Input::TakeFailed { partition, failure });
+                }
+            }
+        }
     }
 
     /// Hands each partition its events; waits until they are taken, so that the tail does not
@@ -180,7 +399,8 @@ impl Node {
             let Some(partition) = subjects::partition_of_event(&message.subject) else {
                 continue;
             };
-            let Some(owned) = self.partitions.get_mut(&partition) else {
+            let owned = self.partitions.get_mut(&partition);
+            let Some(owned) = owned.filter(|owned| !owned.is_leaving) else {
                 continue;
             };
             let stretch = stretches.entry(partition).or_insert_with(|| Stretch {
@@ -190,15 +410,17 @@ impl Node {
             });
             stretch.events.extend(decoded);
         }
+        self.known = self.known.max(through);
         let sent = stretches.into_iter().filter_map(|(partition, stretch)| {
             let owned = self.partitions.get(&partition)?;
-            let sent = owned.address.send(TailStretch(stretch));
-            Some(async move { owned.check(partition, sent.await) })
+            Some(owned.address.send(TailStretch(stretch)))
         });
-        join_all(sent).await.into_iter().collect()
+        // One that has ended is seen at the next look, and read again by whoever takes it.
+        let _ended = join_all(sent).await;
+        Ok(())
     }
 
-    async fn registry_changed(&self, change: &Change) -> Result<(), NodeError> {
+    async fn registry_changed(&mut self, change: &Change) {
         let webhooks = match &change.what {
             Changed::Webhook(id) => vec![*id],
             Changed::ProjectDeleted => self.replica.view.read(|state| {
@@ -208,69 +430,39 @@ impl Node {
                     .map(|webhook| webhook.id)
                     .collect()
             }),
-            Changed::Account(_) | Changed::Other => return Ok(()),
+            Changed::Account(_) | Changed::Other => return,
         };
         let partition = self.replica.nats.partitions.of(change.project);
-        if let Some(owned) = self.partitions.get(&partition) {
+        let owned = self.partitions.get(&partition);
+        if let Some(owned) = owned.filter(|owned| !owned.is_leaving) {
             let moved = RegistryMoved {
                 webhooks,
                 sequence: change.sequence,
             };
-            owned.check(partition, owned.address.send(moved).await)?;
-        }
-        Ok(())
-    }
-
-    /// Lets attempts end and commits what came of them, so that a clean stop repeats nothing.
-    async fn drain(self) -> Result<(), NodeError> {
-        self.replica.draining.set(true);
-        self.replica.ready.store(false, Ordering::Release);
-        let attempts_end = wait_until(DRAIN_ATTEMPTS, || self.replica.slots.attempts() == 0);
-        let attempts_ended = attempts_end.await;
-        if !attempts_ended {
-            tracing::warn!(
-                attempts = self.replica.slots.attempts(),
-                "attempts were still under way at the deadline and will be repeated"
-            );
-        }
-        let committed = wait_until(DRAIN_COMMITS, || {
-            self.partitions.values().all(|owned| owned.log.is_empty())
-        });
-        if committed.await && attempts_ended {
-            Ok(())
-        } else {
-            Err(NodeError::Abandoned)
+            let _ended = owned.address.send(moved).await.is_err();
         }
     }
 }
 
 impl Owned {
-    /// A partition that was deposed has said so itself; one that ended otherwise is a fault.
-    fn check(
-        &self,
-        partition: PartitionId,
-        sent: Result<(), actix::MailboxError>,
-    ) -> Result<(), NodeError> {
-        match sent {
-            Err(_) if !self.log.is_deposed() => Err(NodeError::PartitionEnded(partition)),
-            Ok(()) | Err(_) => Ok(()),
-        }
+    /// While it is given away its actor ends first, and its log tells of the rest.
+    fn has_ended(&self) -> bool {
+        self.log.is_deposed() || (!self.is_leaving && !self.address.connected())
     }
 }
 
-async fn take(
-    replica: &Replica,
-    partition: PartitionId,
-    id: ReplicaId,
-) -> Result<Takeover, TakeoverError> {
-    loop {
-        match take_over(&replica.nats, partition, id, replica.clock.now()).await {
-            Err(TakeoverError::Unavailable(error)) => {
-                tracing::warn!(partition = partition.0, %error, "the partition is not taken yet");
-                tokio::time::sleep(TAKEOVER_RETRY).await;
-            }
-            taken => return taken,
-        }
+impl Followed {
+    fn new(mut tail: Tail) -> Self {
+        let (sender, batches) = mpsc::channel(BATCHES_WAITING);
+        let reader =
+            actix_rt::spawn(async move { while sender.send(tail.next().await).await.is_ok() {} });
+        Self { batches, reader }
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.reader.abort();
     }
 }
 
@@ -284,18 +476,8 @@ where
             Ok(answer) => return answer,
             Err(error) => {
                 tracing::warn!(%error, "waiting for {what}");
-                tokio::time::sleep(TAKEOVER_RETRY).await;
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
-}
-
-/// Looks until `holds`, for `within` at most; whether it held.
-async fn wait_until(within: Duration, holds: impl Fn() -> bool) -> bool {
-    let look = async {
-        while !holds() {
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-    };
-    tokio::time::timeout(within, look).await.is_ok()
 }

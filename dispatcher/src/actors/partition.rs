@@ -1,14 +1,13 @@
 //! The owner of one partition: classifies its events, applies what the registry decided, and
 //! keeps its webhooks' actors: those that owe something are awake, the others are state alone.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context};
-use actix::{Handler, WrapFuture as _};
+use actix::{Handler, ResponseFuture, WrapFuture as _};
 use shared::domain::journal::{JournalEntry, SkipReason, UnsentEnd};
 use shared::domain::state::WebhookState;
 use shared::domain::webhook::{Status, Webhook};
@@ -21,8 +20,8 @@ use super::children::{Children, Ended};
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
-use super::webhook::{Offered, Rested, Start, Update, WebhookActor};
-use crate::core::classify::Class;
+use super::snapshots::Snapshots;
+use super::webhook::{Halt, Offered, Rested, Start, Update, WebhookActor};
 use crate::core::commits::Commits;
 use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
 use crate::core::lanes::Bounds;
@@ -40,16 +39,16 @@ const SCAN_RETRY: Duration = Duration::from_millis(500);
 const CLASSIFIED_AHEAD_MAX: u64 = 10_000;
 
 pub(crate) struct PartitionActor {
-    id: PartitionId,
-    replica: Rc<Replica>,
-    core: Partition,
-    log: Rc<PartitionLog>,
+    pub(super) id: PartitionId,
+    pub(super) replica: Rc<Replica>,
+    pub(super) core: Partition,
+    pub(super) log: Rc<PartitionLog>,
     fence: Sequence,
     children: Children,
     /// Missed an offer or an update because their mailbox was full.
     lagging: BTreeSet<WebhookId>,
     /// Created a moment ago; what came before is being counted.
-    counting: HashSet<WebhookId>,
+    pub(super) counting: HashSet<WebhookId>,
     /// The stream is known to reach this; what lies between is read when the tail left a gap.
     known: Sequence,
     scanning: bool,
@@ -57,6 +56,7 @@ pub(crate) struct PartitionActor {
     /// Ordinals in the log and the registry sequences that hold once those are stored.
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
+    pub(super) snapshots: Snapshots,
 }
 
 /// A part of the tail that concerns this partition.
@@ -70,13 +70,6 @@ pub(crate) struct TailStretch(pub Stretch);
 pub(crate) struct RegistryMoved {
     pub webhooks: Vec<WebhookId>,
     pub sequence: Sequence,
-}
-
-/// What a new webhook reaches back to, counted.
-struct CountedBack {
-    webhook: WebhookId,
-    accepted: u64,
-    skipped: HashMap<SkipReason, u64>,
 }
 
 impl PartitionActor {
@@ -94,6 +87,8 @@ impl PartitionActor {
             state,
             events_origin,
             hold_ends_until,
+            proven,
+            folded,
         } = takeover;
         // A partition that nobody ever owned begins where the tail does.
         let classified = state
@@ -109,7 +104,8 @@ impl PartitionActor {
         }
         let clock = Arc::clone(&replica.clock);
         let commits = Commits::new(epoch, core.classified(), state);
-        let log = PartitionLog::new(id, commits, clock);
+        let log = PartitionLog::new(id, commits, clock, replica.lease.clone(), proven);
+        let snapshots = Snapshots::new(folded, replica.clock.elapsed());
         let actor = Self {
             id,
             replica,
@@ -124,6 +120,7 @@ impl PartitionActor {
             hold_ends_until,
             applying: VecDeque::new(),
             journal: None,
+            snapshots,
         };
         (actor, log)
     }
@@ -148,7 +145,7 @@ impl PartitionActor {
     }
 
     /// A predecessor may have journaled a status without the ends that it asks for.
-    fn owe_what_may_not_wait(&self, webhook: WebhookId) {
+    pub(super) fn owe_what_may_not_wait(&self, webhook: WebhookId) {
         let status = self.core.history(webhook).and_then(|held| held.status());
         if let Some(end) = status.and_then(ends_pending)
             && self.log.look(|commits| commits.pending(webhook)) > 0
@@ -159,7 +156,7 @@ impl PartitionActor {
 
     /// Starts the webhook's actor if it owes something and has none. `idle_through`: nothing that
     /// it owes lies at or below.
-    fn wake(
+    pub(super) fn wake(
         &mut self,
         webhook: &Arc<Webhook>,
         idle_through: Option<Sequence>,
@@ -281,9 +278,14 @@ impl PartitionActor {
 
     /// Tells a webhook its configuration and how far the stream reaches; again later, when its
     /// mailbox is full.
-    fn update(&mut self, webhook: &Arc<Webhook>) {
+    pub(super) fn update(&mut self, webhook: &Arc<Webhook>) {
         let id = webhook.id;
         let owed = self.log.look(|commits| commits.owed(id));
+        // Most sleep most of the time: what they are to know they learn when they wake.
+        if owed.is_none() && !self.children.is_awake(id) {
+            self.lagging.remove(&id);
+            return;
+        }
         let (Some(rules), Some(history)) = (self.rules(webhook), self.core.history(id)) else {
             self.lagging.remove(&id);
             return;
@@ -325,6 +327,7 @@ impl PartitionActor {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.log.prove();
         self.hear_decisions();
         let owed = self.log.look(Commits::all_owed);
         self.lagging.extend(owed);
@@ -345,14 +348,14 @@ impl PartitionActor {
         let committer_runs = self.journal.as_ref().is_none_or(Addr::connected);
         if !committer_runs && !self.log.is_deposed() {
             tracing::error!(partition = self.id.0, "the partition's committer has ended");
-            // The node sees that the partition ended without having been deposed, and ends too.
-            self.replica.ready.store(false, Ordering::Release);
+            // The node sees that the partition ended without having been deposed.
             ctx.stop();
             return;
         }
         if self.is_worth_a_pack() {
             self.log.flush();
         }
+        self.consider_snapshot(ctx);
         self.progress(ctx);
     }
 
@@ -444,80 +447,13 @@ impl PartitionActor {
         ctx.spawn(done);
     }
 
-    /// Counts what a webhook's creation reaches back to; until then it has no actor.
-    fn count_back(
-        &mut self,
-        webhook: &Arc<Webhook>,
-        from: Sequence,
-        through: Sequence,
-        ctx: &mut Context<Self>,
-    ) {
-        let id = webhook.id;
-        let Some(history) = self.core.history(id).cloned() else {
-            return;
-        };
-        if !self.counting.insert(id) {
-            return;
-        }
-        let replica = Rc::clone(&self.replica);
-        let filter = subjects::events_of_project(self.id, webhook.project);
-        let count = async move {
-            let mut counted = CountedBack {
-                webhook: id,
-                accepted: 0,
-                skipped: HashMap::new(),
-            };
-            let mut after = from.previous();
-            while after < through {
-                let read = read_stretch(Rc::clone(&replica), filter.clone(), after, through).await;
-                let Ok(stretch) = read else {
-                    continue;
-                };
-                for (sequence, event) in &stretch.events {
-                    match history.classify(*sequence, event) {
-                        Class::NotWanted => {}
-                        Class::Accepted => counted.accepted += 1,
-                        Class::Skipped(reason) => *counted.skipped.entry(reason).or_default() += 1,
-                    }
-                }
-                after = stretch.through;
-            }
-            counted
-        };
-        let done = count
-            .into_actor(self)
-            .map(|counted, actor, ctx| actor.counted_back(counted, ctx));
-        ctx.spawn(done);
-    }
-
-    fn counted_back(&mut self, counted: CountedBack, ctx: &mut Context<Self>) {
-        // Deleted meanwhile.
-        if !self.counting.remove(&counted.webhook) {
-            return;
-        }
-        let mut skipped: Vec<(SkipReason, u64)> = counted.skipped.into_iter().collect();
-        skipped.sort_unstable();
-        self.log.push(JournalEntry::CountedBack {
-            webhook: counted.webhook,
-            accepted: counted.accepted,
-            skipped,
-        });
-        let id = counted.webhook;
-        self.owe_what_may_not_wait(id);
-        if let Some(webhook) = self.replica.view.read(|state| state.webhook(id).cloned()) {
-            self.wake(&webhook, None, ctx);
-            self.update(&webhook);
-        }
-    }
-
     fn progress(&mut self, ctx: &mut Context<Self>) {
         if self.log.is_deposed() {
-            tracing::error!(
+            tracing::warn!(
                 partition = self.id.0,
                 "another replica owns the partition; it is stopped here"
             );
             self.replica.metrics.partitions_stopped.increment(1);
-            self.replica.ready.store(false, Ordering::Release);
             ctx.stop();
             return;
         }
@@ -532,7 +468,7 @@ impl PartitionActor {
     }
 }
 
-async fn read_stretch(
+pub(super) async fn read_stretch(
     replica: Rc<Replica>,
     filter: String,
     after: Sequence,
@@ -579,6 +515,17 @@ impl Actor for PartitionActor {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.replica.metrics.partitions_owned.decrement(1.0);
+        self.children.abandon();
+    }
+}
+
+impl Handler<Halt> for PartitionActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Halt, ctx: &mut Self::Context) -> Self::Result {
+        let halted = self.children.halt_all();
+        ctx.stop();
+        Box::pin(halted)
     }
 }
 

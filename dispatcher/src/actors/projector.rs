@@ -21,6 +21,7 @@ use shared::nats::read::{StoredMessage, last_matching};
 use shared::nats::tail::Tail;
 use shared::partition::lane_hash;
 use shared::subjects;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::log::PartitionLog;
@@ -33,6 +34,15 @@ const RESTATE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Projector {
     replica: Rc<Replica>,
     targets: BTreeMap<PartitionId, Target>,
+    /// Everything up to here was read for every target.
+    read: Sequence,
+    commands: mpsc::UnboundedReceiver<ProjectorCommand>,
+}
+
+/// Which partitions are projected into changes with their owner.
+pub(crate) enum ProjectorCommand {
+    Begin(Target),
+    End(PartitionId),
 }
 
 /// A partition that events are projected into.
@@ -59,32 +69,70 @@ impl Target {
 }
 
 impl Projector {
-    pub(crate) fn new(replica: Rc<Replica>, targets: BTreeMap<PartitionId, Target>) -> Self {
-        Self { replica, targets }
+    pub(crate) fn new(
+        replica: Rc<Replica>,
+        commands: mpsc::UnboundedReceiver<ProjectorCommand>,
+    ) -> Self {
+        Self {
+            replica,
+            targets: BTreeMap::new(),
+            read: Sequence(0),
+            commands,
+        }
     }
 
-    /// Projects for ever; ends with the runtime.
+    /// Projects until nobody can command it any more.
     pub(crate) async fn run(mut self) {
-        for (partition, target) in &mut self.targets {
-            let found = last_published(&self.replica, *partition).await;
-            target.cursor = target.cursor.max(found);
-            target.restate();
-        }
-        let after = self.targets.values().map(|target| target.cursor).min();
-        let registry = self.replica.nats.registry.clone();
-        let filter = subjects::registry_accounts();
-        let mut tail = Tail::new(registry, filter, after.unwrap_or_default());
+        let mut tail = self.tail();
         let mut restate = tokio::time::interval_at(Instant::now() + RESTATE, RESTATE);
         loop {
             tokio::select! {
+                // Before the next entry, which may be for one that has just begun or ended.
+                biased;
+                command = self.commands.recv() => {
+                    let Some(command) = command else { return };
+                    if self.obey(command).await {
+                        tail = self.tail();
+                    }
+                }
                 batch = tail.next() => {
                     for message in &batch.messages {
                         self.project(message).await;
+                        self.read = self.read.max(message.sequence);
                     }
                 }
                 _ = restate.tick() => self.targets.values().for_each(Target::restate),
             }
         }
+    }
+
+    fn tail(&self) -> Tail {
+        let registry = self.replica.nats.registry.clone();
+        Tail::new(registry, subjects::registry_accounts(), self.read)
+    }
+
+    /// Obeys, and whatever else has been commanded by then; whether reading begins anew. Those
+    /// that are taken at the same time are read for together.
+    async fn obey(&mut self, command: ProjectorCommand) -> bool {
+        let before = self.read;
+        let mut next = Some(command);
+        while let Some(command) = next {
+            match command {
+                ProjectorCommand::Begin(mut target) => {
+                    let partition = target.log.partition;
+                    let found = last_published(&self.replica, partition).await;
+                    target.cursor = target.cursor.max(found);
+                    target.restate();
+                    self.read = self.read.min(target.cursor);
+                    self.targets.insert(partition, target);
+                }
+                ProjectorCommand::End(partition) => {
+                    self.targets.remove(&partition);
+                }
+            }
+            next = self.commands.try_recv().ok();
+        }
+        self.read < before
     }
 
     async fn project(&mut self, message: &StoredMessage) {

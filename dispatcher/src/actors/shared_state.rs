@@ -6,10 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use shared::http_client::GuardedClient;
 use shared::nats::Nats;
+use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
 use shared::time::Clock;
 use tokio::sync::Semaphore;
 
+use super::lease::LeaseView;
 use crate::applied::Applied;
 use crate::metrics::DispatcherMetrics;
 
@@ -28,10 +30,16 @@ pub(crate) struct Replica {
     pub client: GuardedClient,
     pub metrics: DispatcherMetrics,
     pub applied: Arc<Applied>,
+    pub membership: Membership,
+    pub lease: LeaseView,
     pub slots: Slots,
     pub bodies: BodyBudget,
     /// Reads of backlogs under way: each holds a consumer and up to 8 MiB.
     pub backlog_turns: Semaphore,
+    /// Journal entries of a partition after which a snapshot is stored.
+    pub snapshot_entries: u64,
+    /// One snapshot is encoded and stored at a time.
+    pub snapshot_turn: Semaphore,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
     /// Whether all partitions are owned and delivered.

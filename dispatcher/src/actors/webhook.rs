@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
+use actix::{
+    Actor, ActorContext as _, AsyncContext as _, Context, Handler, Recipient, SpawnHandle,
+};
 use shared::domain::event::Event;
 use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;
@@ -103,6 +105,11 @@ pub(crate) struct Rested {
     /// What it pushed lies at or below.
     pub pushed: u64,
 }
+
+/// The partition is no longer run here. What came before is still handled.
+#[derive(Clone, Copy, Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Halt;
 
 #[derive(Debug, actix::Message)]
 #[rtype(result = "()")]
@@ -212,7 +219,7 @@ impl WebhookActor {
         under_way.set(under_way.get() + 1);
         log.attempts_moved(0, 1);
         actix_rt::spawn(async move {
-            let (sent, published_at) = run_attempt(&replica, &webhook, attempt, body).await;
+            let (sent, published_at) = run_attempt(&replica, &log, &webhook, attempt, body).await;
             replica.metrics.attempts_in_flight.decrement(1.0);
             under_way.set(under_way.get().saturating_sub(1));
             #[expect(
@@ -386,6 +393,7 @@ impl WebhookActor {
 /// One attempt with the body at hand, or with one that is read now.
 async fn run_attempt(
     replica: &Replica,
+    log: &PartitionLog,
     webhook: &Webhook,
     attempt: Attempt,
     body: Option<Arc<Event>>,
@@ -416,6 +424,10 @@ async fn run_attempt(
             project.data_key.clone()
         })
     };
+    // Reading the event may have taken longer than the lease had left.
+    if !log.is_ours() {
+        return (unsent(AttemptOutcome::NotStarted), None);
+    }
     let clock = replica.clock.as_ref();
     let sent = sender::send(&replica.client, clock, webhook, data_key, &event).await;
     (sent, Some(event.published_at))
@@ -508,6 +520,14 @@ impl Handler<Update> for WebhookActor {
             matches: Vec::new(),
         };
         self.step(Input::Offered(nudge), ctx);
+    }
+}
+
+impl Handler<Halt> for WebhookActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Halt, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

@@ -392,7 +392,8 @@ fn entry_bytes(entry: &JournalEntry) -> usize {
 mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
-    use shared::domain::journal::Failure;
+    use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
+    use shared::domain::state::WebhookState;
     use shared::ids::{EventId, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
@@ -405,7 +406,15 @@ mod tests {
     const AT: Timestamp = Timestamp::from_millis(1_000);
 
     fn commits() -> Commits {
-        Commits::new(Epoch(3), HashMap::new())
+        let mut state = PartitionState::default();
+        for webhook in [1, 2, 3] {
+            let mut known = WebhookState::default();
+            known.ledger.accepted = 1_000_000;
+            state
+                .webhooks
+                .insert(WebhookId::from_bytes([webhook; 16]), known);
+        }
+        Commits::new(Epoch(3), CLASSIFIED, state)
     }
 
     fn failed(webhook: u8, answer_bytes: usize) -> JournalEntry {
@@ -426,6 +435,7 @@ mod tests {
                 sealed_answer: vec![0; answer_bytes],
             },
             retry_at: AT,
+            weight: FailureWeight::default(),
         }
     }
 
@@ -440,29 +450,26 @@ mod tests {
     }
 
     fn links(entry: &JournalEntry) -> Links {
-        match entry {
-            JournalEntry::AttemptFailed { attempt, .. }
-            | JournalEntry::Delivered { attempt, .. }
-            | JournalEntry::Exhausted { attempt, .. } => attempt.previous,
-            JournalEntry::ConfigApplied { .. }
-            | JournalEntry::Ended { .. }
-            | JournalEntry::AccountsProjected { .. } => Links::default(),
-        }
+        let mut entry = entry.clone();
+        entry
+            .attempt_mut()
+            .map(|(attempt, _)| attempt.previous)
+            .unwrap()
     }
 
     #[test]
     fn one_pack_is_under_way_and_the_next_gathers() {
         let mut commits = commits();
-        assert_eq!(commits.next_pack(AT, CLASSIFIED), None);
+        assert!(commits.next_pack(AT).is_none());
         commits.push(AT, delivered(1));
-        let first = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let first = commits.next_pack(AT).cloned().unwrap();
         assert_eq!((first.epoch, first.number), (Epoch(3), 1));
         commits.push(AT, delivered(2));
         commits.push(AT, delivered(3));
-        assert_eq!(commits.next_pack(AT, CLASSIFIED), None);
+        assert!(commits.next_pack(AT).is_none());
         commits.pack_stored(Sequence(70));
         assert_eq!(commits.stored(), 1);
-        let second = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let second = commits.next_pack(AT).cloned().unwrap();
         assert_eq!((second.number, second.entries.len()), (2, 2));
         commits.pack_stored(Sequence(71));
         assert!(commits.is_empty());
@@ -480,14 +487,14 @@ mod tests {
         for entry in [failed(1, 0), delivered(2), delivered(1)] {
             commits.push(AT, entry);
         }
-        let first = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let first = commits.next_pack(AT).cloned().unwrap();
         assert_eq!(links(&first.entries[0]), Links::default());
         assert_eq!(links(&first.entries[1]), Links::default());
         let (entry, failure) = (place(0, 0), place(0, 0));
         assert_eq!(links(&first.entries[2]), Links { entry, failure });
         commits.pack_stored(Sequence(70));
         commits.push(AT, delivered(1));
-        let second = commits.next_pack(AT, CLASSIFIED).unwrap();
+        let second = commits.next_pack(AT).cloned().unwrap();
         let (entry, failure) = (place(70, 2), place(70, 0));
         assert_eq!(links(&second.entries[0]), Links { entry, failure });
     }
@@ -499,7 +506,7 @@ mod tests {
             commits.push(AT, failed(1, 1_024));
         }
         let mut entries = 0;
-        while let Some(pack) = commits.next_pack(AT, CLASSIFIED) {
+        while let Some(pack) = commits.next_pack(AT).cloned() {
             assert!(shared::codec::encode_pack(&pack).len() <= PACK_BYTES_MAX);
             entries += pack.entries.len();
             commits.pack_stored(Sequence(1));
@@ -515,7 +522,7 @@ mod tests {
         commits.push(AT, delivered(1));
         assert!(commits.gate_is_open(AT));
         assert!(!commits.gate_is_open(late));
-        commits.next_pack(AT, CLASSIFIED).unwrap();
+        commits.next_pack(AT).cloned().unwrap();
         assert!(!commits.gate_is_open(late), "under way counts too");
         commits.pack_stored(Sequence(1));
         for _ in 0..UNJOURNALED_MAX {

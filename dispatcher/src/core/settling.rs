@@ -9,10 +9,6 @@ use shared::ids::{LaneHash, Sequence, WebhookId};
 
 use super::lanes::Lanes;
 
-/// Ends after which it is worth an entry. What ended since the last one is what the journal's
-/// reader must remember one by one.
-pub const SETTLE_AFTER_ENDS: usize = 256;
-
 /// What can be said now, if it is news. `moved` are lanes that are behind and in which something
 /// ended.
 pub fn settled(
@@ -32,7 +28,10 @@ pub fn settled(
         .iter()
         .filter(|lane| state.behind.contains_key(lane))
         .map(|lane| {
-            let next = lowest_unknown(state, lanes, *lane).filter(|next| *next <= resolved);
+            // What was forgotten to be read on from `read` is neither remembered nor marked.
+            let next = lowest_unknown(state, lanes, *lane)
+                .map_or(read.next(), |next| next.min(read.next()));
+            let next = Some(next).filter(|next| *next <= resolved);
             // A lane stays marked for as long as it has a known failure, which its mark covers
             // what comes after by.
             let stays = next.is_some() || failing.contains(lane);

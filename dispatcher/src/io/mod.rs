@@ -2,5 +2,6 @@
 
 pub(crate) mod events;
 pub(crate) mod journal;
+pub(crate) mod recovery;
 pub(crate) mod sender;
 pub(crate) mod takeover;

@@ -278,6 +278,7 @@ impl Ingest {
             listeners.ops.local_addr().unwrap(),
         );
         let settings = Settings {
+            snapshot_entries: 50_000,
             service: Service::Ingest,
             nats: nats_settings(nats_url),
             topology: topology_settings(),

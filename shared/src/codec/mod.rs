@@ -16,7 +16,6 @@ use crate::domain::registry::RegistryRecord;
 use crate::domain::snapshot::SnapshotManifest;
 use crate::domain::state::PartitionState;
 use crate::limits::{DECODE_BYTES_MAX, STATE_BYTES_MAX};
-
 use mirror::Mirror as _;
 
 mod mirror;
@@ -27,6 +26,8 @@ mod v1_snapshot;
 mod v1_state;
 
 const VERSION_1: u8 = 1;
+/// The highest version that this release reads (`protocol.md`, rule 26).
+pub const READABLE_VERSION: u8 = VERSION_1;
 
 /// The bytes are no message of ours, or of a later release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +100,13 @@ pub fn encode_state(state: &PartitionState) -> Vec<u8> {
 }
 
 pub fn decode_state(bytes: &[u8]) -> Result<PartitionState, DecodeError> {
-    decode_whole::<v1_state::Partition, STATE_BYTES_MAX>(bytes).map(|wire| wire.into_domain())
+    if bytes.len() > STATE_BYTES_MAX {
+        return Err(DecodeError::malformed("longer than a state may be"));
+    }
+    // bincode counts a number by its full width, which is up to eight times what it takes here; so
+    // the length above is the limit, and what was written within it can always be read.
+    const WIDTHS_MAX: usize = 8 * STATE_BYTES_MAX;
+    decode_whole::<v1_state::Partition, WIDTHS_MAX>(bytes).map(|wire| wire.into_domain())
 }
 
 /// Encoded bytes, with room for `more` behind them.
@@ -115,7 +122,8 @@ fn encode<T: serde::Serialize>(wire: &T, more: usize) -> Vec<u8> {
     bytes
 }
 
-/// The message, of at most `BYTES_MAX`, and how many bytes it took, the version byte included.
+/// The message, whose numbers at their full width and other bytes make at most `BYTES_MAX`, and
+/// how many bytes it took, the version byte included.
 fn decode<'a, T: serde::Deserialize<'a>, const BYTES_MAX: usize>(
     bytes: &'a [u8],
 ) -> Result<(T, usize), DecodeError> {

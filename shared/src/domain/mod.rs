@@ -7,6 +7,7 @@ pub mod endpoint_url;
 pub mod event;
 pub mod filter;
 pub mod journal;
+pub mod membership;
 pub mod policy;
 pub mod project;
 pub mod registry;

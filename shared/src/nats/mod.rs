@@ -11,8 +11,10 @@ use crate::ids::Sequence;
 use crate::partition::PartitionCount;
 
 pub mod append;
+pub mod membership;
 pub mod read;
 pub mod registry_view;
+pub mod requests;
 pub mod snapshots;
 pub mod tail;
 pub mod topology;
@@ -41,6 +43,7 @@ pub struct Nats {
     pub events: jetstream::stream::Stream<()>,
     pub registry: jetstream::stream::Stream<()>,
     pub journal: jetstream::stream::Stream<()>,
+    pub members: jetstream::stream::Stream<()>,
     pub snapshots: jetstream::stream::Stream<()>,
     pub partitions: PartitionCount,
     /// Of EVENTS positions.

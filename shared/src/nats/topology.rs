@@ -1,4 +1,5 @@
-//! Declares the three logs and the store of snapshots, idempotently, whichever service starts first.
+//! Declares the three logs, the bucket of living replicas and the store of snapshots,
+//! idempotently, whichever service starts first.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,6 +19,9 @@ const JOURNAL_AGE: Duration = DAY.saturating_mul(14);
 const DEDUP_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// The server's default of 1,000 would be reached by catch-up reads of many webhooks.
 const CONSUMERS_MAX: i32 = 10_000;
+/// How long the server keeps the note that a replica's key has gone; whoever looks later finds
+/// no key.
+const MEMBER_MARKER_TTL: Duration = Duration::from_secs(60);
 const PARTITIONS_KEY: &str = "carillon.partitions";
 const GENERATION_KEY: &str = "carillon.generation";
 
@@ -51,6 +55,7 @@ pub async fn ensure(
     let events = ensure_stream(&context, subjects::EVENTS, events(settings)).await?;
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
     let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
+    let members = ensure_stream(&context, subjects::MEMBERS, members(settings)).await?;
     let snapshots = ensure_stream(&context, subjects::SNAPSHOTS, snapshots(settings)).await?;
     let metadata = &events.cached_info().config.metadata;
     let partitions = number(metadata, PARTITIONS_KEY)
@@ -67,6 +72,7 @@ pub async fn ensure(
         events: without_info(&context, &events).await?,
         registry: without_info(&context, &registry).await?,
         journal: without_info(&context, &journal).await?,
+        members: without_info(&context, &members).await?,
         snapshots: without_info(&context, &snapshots).await?,
         context,
         partitions,
@@ -161,6 +167,20 @@ fn journal(settings: &TopologySettings) -> Config {
         // The epoch entry outlives `max_age` by a TTL of never.
         allow_message_ttl: true,
         ..base(subjects::JOURNAL, subjects::JOURNAL_ALL, settings)
+    }
+}
+
+/// A key-value bucket with one message a key, as clients declare one. On file, so that sequences
+/// never go back.
+fn members(settings: &TopologySettings) -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        allow_direct: true,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(MEMBER_MARKER_TTL),
+        ..base(subjects::MEMBERS, subjects::MEMBERS_ALL, settings)
     }
 }
 

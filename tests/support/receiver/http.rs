@@ -10,10 +10,20 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{Answer, Shared};
+use super::Answer;
 
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// What records requests and answers them.
+pub(super) trait Endpoint: Clone + 'static {
+    /// Records a request, and says what to answer and which number the record has.
+    fn arrived(&self, request: Request) -> (usize, Answer);
+    /// The answer is about to be written.
+    fn answered(&self, index: usize, status: u16);
+    /// The connection has taken the whole answer.
+    fn written(&self, index: usize);
+}
 
 pub(super) struct Request {
     pub(super) path: String,
@@ -22,14 +32,18 @@ pub(super) struct Request {
 }
 
 /// Serves until it is told to stop, or nobody is left who could tell it.
-pub(super) fn serve(listener: TcpListener, shared: Shared, stopped: oneshot::Receiver<()>) {
+pub(super) fn serve(
+    listener: TcpListener,
+    endpoint: impl Endpoint,
+    stopped: oneshot::Receiver<()>,
+) {
     let accept = async move {
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
             return;
         };
         while let Ok((stream, _)) = listener.accept().await {
             // Ends with its connection, or with the system around it.
-            actix_rt::spawn(connection(stream, shared.clone()));
+            actix_rt::spawn(connection(stream, endpoint.clone()));
         }
     };
     actix_rt::System::new().block_on(async {
@@ -41,10 +55,10 @@ pub(super) fn serve(listener: TcpListener, shared: Shared, stopped: oneshot::Rec
 }
 
 /// Requests of one connection, one after the other. Whatever is wrong with one ends it.
-async fn connection(mut stream: TcpStream, shared: Shared) {
+async fn connection(mut stream: TcpStream, endpoint: impl Endpoint) {
     let mut buffer = Vec::new();
     while let Ok(Some(request)) = read_request(&mut stream, &mut buffer).await {
-        let (index, answer) = shared.arrived(request);
+        let (index, answer) = endpoint.arrived(request);
         if !answer.delay.is_zero() {
             sleep(answer.delay).await;
         }
@@ -52,10 +66,11 @@ async fn connection(mut stream: TcpStream, shared: Shared) {
             return;
         };
         // Noted first: once the sender has the answer, what it leads to may be looked for.
-        shared.answered(index, status);
+        endpoint.answered(index, status);
         if stream.write_all(&written(status, &answer)).await.is_err() {
             return;
         }
+        endpoint.written(index);
     }
 }
 

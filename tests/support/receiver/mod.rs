@@ -19,6 +19,7 @@ use crate::eventually::eventually;
 
 mod answer;
 mod http;
+pub mod recorder;
 mod verdict;
 
 pub use self::answer::{Answer, Arrival};
@@ -282,8 +283,7 @@ fn summary(delivery: &Delivery) -> String {
     )
 }
 
-impl Shared {
-    /// Records a request, and says what to answer and which number the record has.
+impl http::Endpoint for Shared {
     fn arrived(&self, request: http::Request) -> (usize, Answer) {
         let mut state = self.lock();
         let State {
@@ -323,4 +323,6 @@ impl Shared {
             delivery.answered = Some(Answered { status, at });
         }
     }
+
+    fn written(&self, _index: usize) {}
 }

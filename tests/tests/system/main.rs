@@ -10,16 +10,19 @@
 
 mod accounts;
 mod callbacks;
+mod chaos;
 mod crash;
 mod demo;
 mod hot_lane;
 mod nats_outage;
 mod ops;
+mod ownership;
 mod rebinding;
 mod registry;
 mod restarts;
 mod retries;
 mod samples;
 mod shutdown;
+mod snapshots;
 mod ssrf;
 mod stage;

@@ -43,6 +43,7 @@ impl Resolve for Rebinding {
 fn settings(nats: &NatsServer) -> Settings {
     let any = "127.0.0.1:0".parse().unwrap();
     Settings {
+        snapshot_entries: 50_000,
         service: Service::Dispatcher,
         nats: NatsSettings {
             urls: vec![nats.url()],

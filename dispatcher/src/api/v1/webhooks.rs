@@ -223,7 +223,9 @@ async fn next_event(app: &App) -> Result<Position, ApiError> {
 
 async fn applied(app: &App, project: ProjectId, sequence: Sequence) -> bool {
     let partition = app.nats.partitions.of(project);
-    app.applied.wait(partition, sequence, APPLIED_WITHIN).await
+    app.applied
+        .confirm(&app.nats, partition, sequence, APPLIED_WITHIN)
+        .await
 }
 
 async fn check_endpoint(app: &App, url: &EndpointUrl) -> Result<(), ApiError> {

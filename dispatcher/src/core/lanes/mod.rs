@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::domain::policy::Ordering;
 use shared::ids::{EventId, LaneHash, Sequence};
-use shared::limits::{LANE_MAX, NARROW_WINDOW_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, WINDOW_MAX};
+use shared::limits::{
+    LANE_MAX, NARROW_WINDOW_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, SETTLE_AFTER_ENDS, WINDOW_MAX,
+};
 use shared::time::Timestamp;
 
 mod forgetting;
@@ -40,6 +42,8 @@ pub struct Bounds {
     pub parked_lane: usize,
     /// Lanes whose heads wait for a retry.
     pub parked_lanes: usize,
+    /// Ends after which the journal is told how far everything has ended.
+    pub settle_after: usize,
 }
 
 impl Default for Bounds {
@@ -50,6 +54,7 @@ impl Default for Bounds {
             lane: LANE_MAX,
             parked_lane: PARKED_LANE_MAX,
             parked_lanes: PARKED_LANES_MAX,
+            settle_after: SETTLE_AFTER_ENDS,
         }
     }
 }
@@ -120,6 +125,10 @@ impl Lanes {
             is_narrow: false,
             kept_through: Sequence(0),
         }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     pub fn ordering(&self) -> Ordering {

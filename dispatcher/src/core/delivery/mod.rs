@@ -7,10 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use shared::domain::journal::EntryPlace;
 use shared::domain::journal::{
-    AttemptEntry, ExhaustReason, Failure, FailureWeight, JournalEntry, Kept, LanesSettled, Links,
-    SkipReason, UnsentEnd,
+    EntryPlace, ExhaustReason, Failure, JournalEntry, SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
 use shared::domain::state::{Breaker, Health, WebhookState};
@@ -18,11 +16,12 @@ use shared::domain::webhook::{Dialect, Status};
 use shared::ids::{EventId, LaneHash, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 
-use super::health::{self, Span};
+use super::health;
 use super::lanes::{Admitted, Bounds, Lanes, Pending};
 use super::rate::RateLimit;
-use super::retry::retry_at;
-use super::settling::{SETTLE_AFTER_ENDS, settled};
+
+mod ending;
+mod outcomes;
 
 /// All matches in (after, through], classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,14 +212,14 @@ impl Deliveries {
             };
             lanes.restore(*sequence, pending);
         }
-        for (lane, from) in &state.behind {
+        let read = idle_through.unwrap_or_default().max(state.resolved);
+        for (lane, from) in state.behind.iter().filter(|(_, from)| **from <= read) {
             lanes.restore_unremembered(*lane, *from);
         }
         // Nobody knows under which orderings the log came about: whatever it tells of may have been
         // tried before an earlier delivery of its lane.
         let told = state.ended.keys().chain(state.failing.keys()).max();
         lanes.keep_through(told.copied().unwrap_or_default());
-        let read = idle_through.unwrap_or_default().max(state.resolved);
         let mut deliveries = Self {
             webhook,
             generation,
@@ -381,227 +380,9 @@ impl Deliveries {
             .finish_reading_again(Some((pending, offer.through)));
     }
 
-    fn finish(&mut self, finished: Finished, context: &Context, effects: &mut Vec<Effect>) {
-        let Some(&pending) = self.lanes.get(finished.sequence) else {
-            return;
-        };
-        let is_probe = self.probing == Some(finished.sequence);
-        if is_probe {
-            self.probing = None;
-        }
-        let attempt = AttemptEntry {
-            webhook: self.webhook,
-            position: self.position(finished.sequence),
-            event: pending.event,
-            lane: pending.lane,
-            number: pending.attempts + 1,
-            started_at: finished.started_at,
-            latency_ms: finished.latency_ms,
-            previous: Links::default(),
-        };
-        match finished.outcome {
-            AttemptOutcome::NotStarted => self.lanes.put_back(finished.sequence),
-            AttemptOutcome::Delivered { status } => {
-                self.takeover_ramp = self.takeover_ramp.and_then(|ramp| {
-                    let whole = usize::from(self.rules.policy.max_in_flight);
-                    (ramp + 1 < whole).then_some(ramp + 1)
-                });
-                self.end(finished.sequence);
-                self.journal(JournalEntry::Delivered { attempt, status }, effects);
-                if is_probe {
-                    let (webhook, at) = (self.webhook, context.now);
-                    self.journal(JournalEntry::BreakerClosed { webhook, at }, effects);
-                    self.narrow();
-                }
-            }
-            // A predecessor's attempt may still arrive; until then the lane does not pass it over.
-            AttemptOutcome::Gone(_) if context.now < self.hold_ends_until => {
-                let attempts = pending.attempts;
-                self.lanes
-                    .park(finished.sequence, attempts, self.hold_ends_until);
-            }
-            AttemptOutcome::Gone(end) => {
-                self.end(finished.sequence);
-                // Nothing was sent: the number is that of the attempts before.
-                let attempt = AttemptEntry {
-                    number: pending.attempts,
-                    ..attempt
-                };
-                self.journal(JournalEntry::Ended { attempt, end }, effects);
-            }
-            AttemptOutcome::Failed {
-                failure,
-                retry_after_ms,
-            } => {
-                let pause = retry_after_ms.and_then(|wait| i64::try_from(wait).ok());
-                let failed = Failed {
-                    attempt,
-                    failure,
-                    pause_until: pause.map(|wait| context.now.plus_millis(wait)),
-                    is_probe,
-                };
-                self.fail(failed, context, effects);
-            }
-        }
-    }
-
-    fn fail(&mut self, failed: Failed, context: &Context, effects: &mut Vec<Effect>) {
-        let Failed {
-            attempt,
-            failure,
-            pause_until,
-            is_probe,
-        } = failed;
-        let span = Span {
-            started_at: attempt.started_at,
-            ended_at: attempt.ended_at(),
-        };
-        let policy = &self.rules.policy;
-        let weight = health::weigh(&self.state.health, policy, span, &failure, pause_until);
-        let status = failure.status;
-        let kind = failure.kind;
-        if is_probe {
-            self.fail_probe(attempt, failure, weight, context, effects);
-        } else {
-            self.fail_attempt(attempt, failure, weight, context, effects);
-        }
-        if self.rules.status != Status::Enabled {
-            return;
-        }
-        let failure = Failure {
-            kind,
-            status,
-            sealed_answer: Vec::new(),
-        };
-        let (health, dialect) = (&self.state.health, self.rules.dialect);
-        let policy = &self.rules.policy;
-        let now = context.now;
-        if let Some(reason) = health::deactivates(health, policy, dialect, &failure, now) {
-            let entry = JournalEntry::Deactivated {
-                webhook: self.webhook,
-                reason,
-                at: now,
-                from: self.position(self.known.next()),
-            };
-            self.journal(entry, effects);
-            self.rules.status = Status::Deactivated;
-            let end = UnsentEnd::Exhausted(ExhaustReason::Deactivated);
-            self.end_pending(self.known, end, effects);
-        } else if health::opens(health, dialect) {
-            let entry = JournalEntry::BreakerOpened {
-                webhook: self.webhook,
-                at: now,
-                next_probe_at: health::next_probe(policy, 0, now, context.jitter),
-            };
-            self.journal(entry, effects);
-            self.narrow();
-        }
-    }
-
-    /// A probe is no attempt of the delivery, which stands where it stood (rule 18).
-    fn fail_probe(
-        &mut self,
-        attempt: AttemptEntry,
-        failure: Failure,
-        weight: FailureWeight,
-        context: &Context,
-        effects: &mut Vec<Effect>,
-    ) {
-        let probes = match self.state.health.breaker {
-            Breaker::Open { probes, .. } => probes.saturating_add(1),
-            Breaker::Closed | Breaker::Ramping { .. } => 0,
-        };
-        let policy = &self.rules.policy;
-        let next = health::next_probe(policy, probes, context.now, context.jitter);
-        self.lanes.put_back(attempt.position.sequence);
-        let entry = JournalEntry::ProbeFailed {
-            attempt: AttemptEntry {
-                number: attempt.number.saturating_sub(1),
-                ..attempt
-            },
-            failure,
-            next_probe_at: next,
-            weight,
-        };
-        self.journal(entry, effects);
-    }
-
-    fn fail_attempt(
-        &mut self,
-        attempt: AttemptEntry,
-        failure: Failure,
-        weight: FailureWeight,
-        context: &Context,
-        effects: &mut Vec<Effect>,
-    ) {
-        let sequence = attempt.position.sequence;
-        let schedule = &self.policy().retry_schedule_ms;
-        let scheduled = retry_at(schedule, attempt.number, context.now, context.jitter);
-        let held = (context.now < self.hold_ends_until).then_some(self.hold_ends_until);
-        let retry_at = match (self.ends_pending(), scheduled.or(held)) {
-            // It ends with the others of its webhook, only later.
-            (Some(UnsentEnd::Exhausted(reason)), _) => Err(reason),
-            (Some(UnsentEnd::Skipped(_)), _) => Ok(context.now),
-            (None, Some(retry_at)) => Ok(retry_at.max(weight.pause_until.unwrap_or(retry_at))),
-            (None, None) => Err(ExhaustReason::Schedule),
-        };
-        match retry_at {
-            Ok(retry_at) => {
-                self.lanes.park(sequence, attempt.number, retry_at);
-                let entry = JournalEntry::AttemptFailed {
-                    attempt,
-                    failure,
-                    retry_at,
-                    weight,
-                };
-                self.journal(entry, effects);
-                if let Some(end @ UnsentEnd::Skipped(_)) = self.ends_pending() {
-                    self.end(sequence);
-                    self.journal(JournalEntry::Ended { attempt, end }, effects);
-                }
-            }
-            Err(reason) => {
-                self.end(sequence);
-                let entry = JournalEntry::Exhausted {
-                    attempt,
-                    failure,
-                    reason,
-                    weight,
-                };
-                self.journal(entry, effects);
-            }
-        }
-    }
-
     /// What becomes of pending deliveries in the webhook's status, if they do not wait.
     fn ends_pending(&self) -> Option<UnsentEnd> {
         ends_pending(self.rules.status)
-    }
-
-    /// All that is pending ends, except what is under way. The journal's writer, who alone knows
-    /// them, fills in how far that reaches at least and how many they are.
-    fn end_pending(&mut self, through: Sequence, end: UnsentEnd, effects: &mut Vec<Effect>) {
-        let kept: Vec<Kept> = self
-            .lanes
-            .under_way()
-            .filter(|(sequence, _)| *sequence <= through)
-            .map(|(sequence, pending)| Kept {
-                sequence,
-                event: pending.event,
-                lane: pending.lane,
-                attempts: pending.attempts,
-            })
-            .collect();
-        let entry = JournalEntry::PendingEnded {
-            webhook: self.webhook,
-            through,
-            end,
-            count: 0,
-            kept,
-        };
-        self.lanes.forget_through(through);
-        self.read = self.read.max(through);
-        self.journal(entry, effects);
     }
 
     /// A delivery ends: its lane goes on.
@@ -691,66 +472,6 @@ impl Deliveries {
         }
     }
 
-    /// Says from time to time how far everything has ended, so that a new owner need not read it.
-    fn settle(&mut self, effects: &mut Vec<Effect>) {
-        if self.ends_since_settled < SETTLE_AFTER_ENDS {
-            return;
-        }
-        self.ends_since_settled = 0;
-        let moved = std::mem::take(&mut self.moved);
-        let entry = settled(self.webhook, &self.state, &self.lanes, self.read, &moved);
-        if let Some(entry) = entry {
-            self.journal(entry, effects);
-        }
-    }
-
-    /// Nothing is pending: what the journal tells of single deliveries is not needed any more.
-    fn settled_wholly(&mut self) -> Option<JournalEntry> {
-        if self.state.ended.is_empty() && self.state.behind.is_empty() {
-            return None;
-        }
-        let entry = JournalEntry::Settled {
-            webhook: self.webhook,
-            resolved: self.read,
-            lanes: LanesSettled::All,
-        };
-        self.state.apply(UNPLACED, &entry);
-        self.ends_since_settled = 0;
-        self.moved.clear();
-        Some(entry)
-    }
-
-    /// Ends what is still there although the webhook's status lets nothing wait: what was under
-    /// way when the others ended, under an owner that is gone.
-    fn sweep(&mut self, context: &Context, effects: &mut Vec<Effect>) {
-        let Some(end) = self.ends_pending() else {
-            return;
-        };
-        if context.now < self.hold_ends_until {
-            return;
-        }
-        let left: Vec<(Sequence, Pending)> = self
-            .lanes
-            .iter()
-            .filter(|(sequence, _)| !self.lanes.is_under_way(*sequence))
-            .map(|(sequence, pending)| (sequence, *pending))
-            .collect();
-        for (sequence, pending) in left {
-            let attempt = AttemptEntry {
-                webhook: self.webhook,
-                position: self.position(sequence),
-                event: pending.event,
-                lane: pending.lane,
-                number: pending.attempts,
-                started_at: context.now,
-                latency_ms: 0,
-                previous: Links::default(),
-            };
-            self.end(sequence);
-            self.journal(JournalEntry::Ended { attempt, end }, effects);
-        }
-    }
-
     /// Asks for what lanes will need soon, else for what was never read, when there is room: reads
     /// of a few events each would cost a consumer each. One read at a time.
     fn read_on(&mut self, effects: &mut Vec<Effect>) {
@@ -809,14 +530,6 @@ impl Deliveries {
             sequence,
         }
     }
-}
-
-/// A failed attempt on its way into the journal.
-struct Failed {
-    attempt: AttemptEntry,
-    failure: Failure,
-    pause_until: Option<Timestamp>,
-    is_probe: bool,
 }
 
 /// What becomes of pending deliveries in a status, if they do not wait.
