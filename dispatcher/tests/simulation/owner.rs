@@ -48,6 +48,7 @@ struct Committing {
     number: u64,
     token: Option<u64>,
     in_doubt: bool,
+    made_at: i64,
 }
 
 /// What a creation reaches back to, as far as it is counted.
@@ -83,6 +84,8 @@ pub(crate) struct Owner {
     confirmed_at: i64,
     /// Since when it lets go.
     releasing_since: Option<i64>,
+    /// Nothing is decided here any more; what was is committed.
+    is_halted: bool,
     has_released: bool,
     ended: Option<Ended>,
     /// Entries that are not stored, for the planted snapshot.
@@ -132,6 +135,7 @@ impl Owner {
             must_confirm: false,
             confirmed_at: world.now,
             releasing_since: None,
+            is_halted: false,
             has_released: false,
             ended: None,
             unstored: Vec::new(),
@@ -190,6 +194,10 @@ impl Owner {
     }
 
     pub(crate) fn handle(&mut self, wake: OwnerWake, host: &mut Host, world: &mut World) {
+        let is_committers = matches!(wake, OwnerWake::Tick | OwnerWake::Pump | OwnerWake::Append);
+        if self.is_halted && !is_committers {
+            return;
+        }
         match wake {
             OwnerWake::Tick => {
                 self.tick_asked = false;
@@ -352,6 +360,9 @@ impl Owner {
     }
 
     pub(crate) fn registry_moved(&mut self, id: WebhookId, host: &mut Host, world: &mut World) {
+        if self.is_halted {
+            return;
+        }
         if let Some(webhook) = world.registry.webhook(id, host.registry_seen).cloned() {
             self.configure(&webhook, host, world);
         }
@@ -468,6 +479,10 @@ impl Owner {
     }
 
     fn tick(&mut self, host: &mut Host, world: &mut World) {
+        if self.is_halted {
+            self.let_go(host, world);
+            return;
+        }
         self.hear_decisions();
         self.lagging.extend(self.commits.all_owed());
         for id in self.lagging.clone() {
@@ -498,6 +513,9 @@ impl Owner {
     }
 
     pub(crate) fn take(&mut self, stretch: &Stretch, host: &mut Host, world: &mut World) {
+        if self.is_halted {
+            return;
+        }
         self.known = self.known.max(stretch.through);
         self.hear_decisions();
         match self.core.take(stretch) {
@@ -707,6 +725,7 @@ impl Owner {
             number: pack.number,
             token,
             in_doubt: false,
+            made_at: world.now,
         });
         if sends_ahead {
             self.commits.pack_stored(Sequence(pack.number));
@@ -771,9 +790,10 @@ impl Owner {
             Checker::committed(world, self.epoch, stored.number, self.commits.state());
         }
         self.unstored.clear();
-        if host.has_lease(world) {
+        // Only an append that was made since shows that the partition is still its own.
+        if !host.may_have_lapsed(world, stored.made_at) {
             self.must_confirm = false;
-            self.confirmed_at = world.now;
+            self.confirmed_at = stored.made_at;
         }
         if self.has_released && self.commits.is_empty() {
             self.ended = Some(Ended::Released);
@@ -823,14 +843,19 @@ impl Owner {
         let Some(since) = self.releasing_since else {
             return;
         };
-        if self.has_released || self.under_way > 0 || !self.commits.is_empty() {
-            // A release that cannot be committed is none.
-            if world.now - since > RELEASE_MS && !self.has_released {
+        if self.has_released {
+            return;
+        }
+        if !self.is_halted {
+            // A release that takes too long is none.
+            if world.now - since > RELEASE_MS {
                 self.releasing_since = None;
-                for id in self.children.keys().copied().collect::<Vec<_>>() {
-                    self.waiting.insert(id);
-                }
+                self.waiting.extend(self.children.keys());
+                return;
             }
+            self.is_halted = self.under_way == 0;
+        }
+        if !self.is_halted || !self.commits.is_empty() {
             return;
         }
         self.push(JournalEntry::Released, host, world);

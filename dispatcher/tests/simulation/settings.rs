@@ -92,6 +92,7 @@ impl Settings {
                 lane: 1 + small(chance, 6),
                 parked_lane: small(chance, 3) - 1,
                 parked_lanes: 1 + small(chance, 6),
+                settle_after: small(chance, 6),
             },
             mailbox: small(chance, 8),
             read_events: small(chance, 12),
