@@ -7,7 +7,7 @@ use shared::domain::journal::{
     Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, LanesSettled, Links, Pack,
     SkipReason, UnsentEnd,
 };
-use shared::domain::state::PartitionState;
+use shared::domain::state::{PartitionState, WebhookState};
 use shared::domain::webhook::Status;
 use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
@@ -19,6 +19,12 @@ const COUNTED_BYTES: usize = 32;
 const KEPT_BYTES: usize = 48;
 /// Entries of one pack; their index is a u16.
 const PACK_ENTRIES_MAX: usize = 4_000;
+
+/// An entry that is not stored has no place yet; whoever starts from it asks for none.
+const UNPLACED: EntryPlace = EntryPlace {
+    pack: Sequence(0),
+    index: 0,
+};
 
 /// How far the partition is classified, as a pack says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +109,27 @@ impl Commits {
     /// What the stored packs fold to.
     pub fn state(&self) -> &PartitionState {
         &self.state
+    }
+
+    /// A webhook's part of the state, with everything that was pushed about it: what an actor that
+    /// starts now must know, stored or not. Its ledger is that of what is stored.
+    pub fn pushed_state(&self, webhook: WebhookId) -> Option<WebhookState> {
+        let mut state = self.state.webhooks.get(&webhook).cloned();
+        let under_way = self.under_way.iter().flat_map(|pack| &pack.entries);
+        let waiting = self.waiting.iter().map(|(_, entry)| entry);
+        for entry in under_way.chain(waiting) {
+            if entry.webhook() != Some(webhook) {
+                continue;
+            }
+            if entry.closes_ledger() {
+                state = None;
+            } else if matches!(entry, JournalEntry::ConfigApplied { .. }) {
+                state.get_or_insert_default().apply(UNPLACED, entry);
+            } else if let Some(state) = &mut state {
+                state.apply(UNPLACED, entry);
+            }
+        }
+        state
     }
 
     /// Deliveries pending by everything that was counted and pushed.
@@ -393,7 +420,6 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::domain::state::WebhookState;
     use shared::ids::{EventId, LaneHash};
 
     const CLASSIFIED: Classified = Classified {

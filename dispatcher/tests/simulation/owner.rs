@@ -289,7 +289,7 @@ impl Owner {
         }
         let history = history.clone();
         let start = history.start().unwrap_or_default().previous();
-        let told = self.commits.state().webhooks.get(&id).cloned();
+        let told = self.commits.pushed_state(id);
         let state = told.unwrap_or_else(|| WebhookState {
             resolved: start,
             ..WebhookState::default()
