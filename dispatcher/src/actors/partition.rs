@@ -188,7 +188,7 @@ impl PartitionActor {
         let start = history.start().unwrap_or_default().previous();
         let state = self
             .log
-            .look(|commits| commits.state().webhooks.get(&id).cloned())
+            .look(|commits| commits.pushed_state(id))
             .unwrap_or_else(|| WebhookState {
                 resolved: start,
                 ..WebhookState::default()

@@ -501,10 +501,12 @@ impl Handler<Update> for WebhookActor {
             self.step(Input::EndPending(owed.through, owed.end), ctx);
             self.drop_unwanted_bodies();
         }
+        let lifts = self.history.is_lifted_by(&message.history);
+        // What an owner decided is no news of the registry's, and the core may have decided it
+        // itself: what is read from here on is classified by it all the same.
+        self.history = message.history;
+        self.webhook = message.webhook;
         if is_news || self.core.status() != message.rules.status {
-            let lifts = self.history.is_lifted_by(&message.history);
-            self.history = message.history;
-            self.webhook = message.webhook;
             let rules = Rules {
                 lifts,
                 ..message.rules

@@ -104,13 +104,22 @@ impl ConfigHistory {
 
     /// The owner decided, from `from` on.
     pub fn decide(&mut self, from: Sequence, status: Status) {
-        if let Some(last) = self.held.last().cloned() {
-            self.held.push(Held {
+        let held = match self.held.last().cloned() {
+            Some(last) => Held {
                 from,
                 decision: Some(status),
                 ..last
-            });
-        }
+            },
+            // The version that it was decided about is forgotten; the later ones inherit it.
+            None => Held {
+                from,
+                registry_sequence: Sequence(0),
+                rule: None,
+                lifts: false,
+                decision: Some(status),
+            },
+        };
+        self.held.push(held);
     }
 
     /// Registry sequence of what holds now.

@@ -8,7 +8,7 @@ use shared::domain::journal::{
     SkipReason, UnsentEnd,
 };
 use shared::domain::registry::DecidedAt;
-use shared::domain::state::PartitionState;
+use shared::domain::state::{PartitionState, WebhookState};
 use shared::domain::webhook::Status;
 use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
@@ -22,6 +22,12 @@ const COUNTS_MAX: usize = PACK_BYTES_MAX / 2 / COUNTED_BYTES;
 const KEPT_BYTES: usize = 48;
 /// Entries of one pack; their index is a u16.
 const PACK_ENTRIES_MAX: usize = 4_000;
+
+/// An entry that is not stored has no place yet; whoever starts from it asks for none.
+const UNPLACED: EntryPlace = EntryPlace {
+    pack: Sequence(0),
+    index: 0,
+};
 
 /// How far the partition is classified, as a pack says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +157,27 @@ impl Commits {
     /// What the stored packs fold to.
     pub fn state(&self) -> &PartitionState {
         &self.state
+    }
+
+    /// A webhook's part of the state, with everything that was pushed about it: what an actor that
+    /// starts now must know, stored or not. Its ledger is that of what is stored.
+    pub fn pushed_state(&self, webhook: WebhookId) -> Option<WebhookState> {
+        let mut state = self.state.webhooks.get(&webhook).cloned();
+        let under_way = self.under_way.iter().flat_map(|pack| &pack.entries);
+        let waiting = self.waiting.iter().map(|(_, entry)| entry);
+        for entry in under_way.chain(waiting) {
+            if entry.webhook() != Some(webhook) {
+                continue;
+            }
+            if entry.closes_ledger() {
+                state = None;
+            } else if matches!(entry, JournalEntry::ConfigApplied { .. }) {
+                state.get_or_insert_default().apply(UNPLACED, entry);
+            } else if let Some(state) = &mut state {
+                state.apply(UNPLACED, entry);
+            }
+        }
+        state
     }
 
     /// Deliveries pending by everything that was counted and pushed.
@@ -457,7 +484,6 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::domain::state::WebhookState;
     use shared::ids::{EventId, LaneHash};
 
     const CLASSIFIED: Classified = Classified {

@@ -1,0 +1,313 @@
+//! What must hold, checked from the logs, the senders' and the receivers' records, by code that
+//! the production fold knows nothing of. Anything that does not hold ends the run by a panic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dispatcher::core::delivery::Attempt;
+use shared::codec;
+use shared::domain::journal::Pack;
+use shared::domain::policy::Ordering;
+use shared::domain::state::PartitionState;
+use shared::domain::webhook::Status;
+use shared::ids::{LaneHash, Sequence, WebhookId};
+use shared::time::Timestamp;
+
+use crate::model::Model;
+use crate::replica::Host;
+use crate::streams::{Registry, Subject};
+use crate::world::World;
+
+/// An attempt as its owner decided it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    pub(crate) epoch: u64,
+    pub(crate) number: u32,
+    pub(crate) now: Timestamp,
+}
+
+#[derive(Default)]
+pub(crate) struct Checker {
+    pub(crate) model: Model,
+    /// The production fold of the whole log, which every other way to it must come to.
+    reference: PartitionState,
+    /// Its bytes at each epoch entry.
+    at_epochs: BTreeMap<u64, Vec<u8>>,
+    pub(crate) decisions: BTreeMap<(WebhookId, u64), Vec<Decision>>,
+    /// When attempts were decided, by epoch and webhook.
+    starts: BTreeMap<(u64, WebhookId), Vec<Timestamp>>,
+    arrived: BTreeSet<(WebhookId, u64)>,
+    /// The last first arrival of each lane.
+    last_arrival: BTreeMap<(WebhookId, Option<LaneHash>), u64>,
+    /// The last epoch that sent something.
+    last_sender: u64,
+}
+
+/// From what is stored of a status to when nothing more may be decided under the one before, on
+/// a process that was running all the while.
+const QUIET_AFTER_MS: i64 = 2_000;
+
+impl Checker {
+    pub(crate) fn pending(&self) -> usize {
+        self.model.pending().count()
+    }
+
+    pub(crate) fn describe_pending(&self) -> String {
+        let pending: Vec<String> = self
+            .model
+            .pending()
+            .take(8)
+            .map(|(id, sequence, delivery)| format!("{id} {sequence} {delivery:?}"))
+            .collect();
+        format!("{} ({})", self.pending(), pending.join("; "))
+    }
+
+    pub(crate) fn classified(&self) -> u64 {
+        self.model.classified
+    }
+
+    /// Whether all that was decided about webhooks is applied.
+    pub(crate) fn knows_all(&self, registry: &Registry) -> bool {
+        registry.latest().iter().all(|(id, (sequence, decided))| {
+            let applied = self.model.webhooks.get(id);
+            if decided.status.is_none() {
+                applied.is_none()
+            } else {
+                applied.is_some_and(|webhook| {
+                    webhook.latest() == *sequence && webhook.uncounted.is_none()
+                })
+            }
+        })
+    }
+
+    /// JOURNAL has a message more.
+    pub(crate) fn stored(world: &mut World, sequence: u64) {
+        let message = world.journal.message(sequence).unwrap().clone();
+        let mut checker = std::mem::take(&mut world.checker);
+        match message.subject {
+            Subject::Epoch => {
+                let entry = codec::decode_epoch(&message.bytes).unwrap();
+                checker.model.epoch_stored(entry.epoch.0);
+                checker.at_epochs.insert(entry.epoch.0, codec::encode_state(&checker.reference));
+            }
+            Subject::Packs => {
+                let pack = codec::decode_pack(&message.bytes).unwrap();
+                let before = checker.model.webhooks.len();
+                let is_new = checker.model.pack_stored(&pack, &checker.decisions, world);
+                let folded = checker.reference.apply(Sequence(sequence), &pack);
+                assert_eq!(folded, Ok(()), "the fold stops");
+                if is_new {
+                    checker.compare(&pack, before);
+                }
+            }
+        }
+        world.checker = checker;
+    }
+
+    /// The production fold says of every delivery what the model says.
+    fn compare(&self, pack: &Pack, _before: usize) {
+        let known: BTreeSet<WebhookId> = self.reference.webhooks.keys().copied().collect();
+        let expected: BTreeSet<WebhookId> = self.model.webhooks.keys().copied().collect();
+        assert_eq!(known, expected, "webhooks of the fold");
+        for (id, told) in &self.reference.webhooks {
+            let model = &self.model.webhooks[id];
+            let counts = model.counts();
+            let ledger = &told.ledger;
+            let folded = (
+                ledger.accepted,
+                ledger.delivered,
+                ledger.exhausted_in_all(),
+                ledger.skipped_in_all(),
+            );
+            assert_eq!(folded, counts, "ledger of {id} after pack {}", pack.number);
+            for (sequence, delivery) in &model.deliveries {
+                let has_ended = told.has_ended(Sequence(*sequence), delivery.lane);
+                assert_eq!(
+                    has_ended,
+                    delivery.end.is_some(),
+                    "whether {sequence} of {id} has ended: {delivery:?}, {told:?}"
+                );
+            }
+            for (sequence, failing) in &told.failing {
+                let delivery = &model.deliveries[&sequence.0];
+                assert_eq!(failing.attempts, delivery.attempts, "attempts of {sequence}");
+            }
+            assert_eq!(told.health.is_open(), model.breaker_is_open, "breaker of {id}");
+        }
+    }
+
+    /// An owner begins with this state.
+    pub(crate) fn taken(world: &mut World, epoch: u64, _fence: u64, state: &PartitionState) {
+        let told = codec::encode_state(state);
+        let replayed = &world.checker.at_epochs[&epoch];
+        assert!(
+            told == *replayed,
+            "the state taken over in epoch {epoch} is not the replayed one: {state:?}, {:?}",
+            codec::decode_state(replayed)
+        );
+    }
+
+    /// An owner's pack is known stored, and folded by it.
+    pub(crate) fn committed(world: &mut World, epoch: u64, number: u64, state: &PartitionState) {
+        if world.checker.model.last == Some((epoch, number)) && world.chance.per_mille(250) {
+            let reference = &world.checker.reference;
+            assert!(
+                codec::encode_state(state) == codec::encode_state(reference),
+                "the owner folds to another state than the log: {state:?}, {reference:?}"
+            );
+        }
+    }
+
+    /// A configuration is on its way into the log: what it lets be sent is sent at once.
+    pub(crate) fn applies(world: &mut World, webhook: WebhookId, registry_sequence: Sequence) {
+        let status = world.registry.get(registry_sequence.0).and_then(|decided| decided.status);
+        if status == Some(Status::Enabled)
+            && let Some(told) = world.checker.model.webhooks.get_mut(&webhook)
+        {
+            told.quiet_since = None;
+        }
+    }
+
+    /// The core starts an attempt.
+    pub(crate) fn decided(
+        world: &mut World,
+        epoch: u64,
+        webhook: WebhookId,
+        attempt: Attempt,
+        now: Timestamp,
+    ) {
+        world.note(|| format!("decided {webhook} {} number {}", attempt.sequence, attempt.number));
+        let decision = Decision {
+            epoch,
+            number: attempt.number,
+            now,
+        };
+        let key = (webhook, attempt.sequence.0);
+        world.checker.decisions.entry(key).or_default().push(decision);
+        let starts = world.checker.starts.entry((epoch, webhook)).or_default();
+        starts.push(now);
+        if let Some(limit) = Policies::of(world, webhook).rate {
+            let starts = &world.checker.starts[&(epoch, webhook)];
+            let within = starts.iter().rev().take_while(|at| now.millis_since(**at) < 1_000);
+            let within = within.count();
+            assert!(within <= limit as usize, "{within} starts of {webhook} in a second");
+        }
+        let model = &world.checker.model;
+        if let Some(known) = model.webhooks.get(&webhook)
+            && model.epoch == epoch
+            && let Some(since) = known.quiet_since
+        {
+            let owner = world.posts.last().map(|post| post.process);
+            let _ = owner;
+            assert!(
+                world.now - since <= QUIET_AFTER_MS || world.has_paused(since),
+                "{webhook} is not quiet"
+            );
+        }
+    }
+
+    /// A POST leaves its sender.
+    pub(crate) fn sent(world: &mut World, index: usize, host: &Host) {
+        let post = world.posts[index].clone();
+        let (id, sequence, epoch) = (post.webhook, post.sequence, post.epoch);
+        world.note(|| format!("sent {id} {sequence} by {}, epoch {epoch}", post.process));
+        assert!(host.has_lease(world), "sent outside of the lease: {post:?}");
+        assert!(epoch >= world.checker.last_sender, "a deposed owner sends: {post:?}");
+        world.checker.last_sender = epoch;
+        let policies = Policies::of(world, id);
+        let earlier = &world.posts[..index];
+        let mut under_way = 0;
+        for other in earlier.iter().filter(|other| other.webhook == id && other.epoch == epoch) {
+            let is_success = other.ended.is_some_and(|(_, success)| success);
+            assert!(
+                other.sequence != sequence || !is_success,
+                "sent again after a success in the same epoch: {post:?}"
+            );
+            if other.ended.is_some() {
+                continue;
+            }
+            under_way += 1;
+            let is_same_lane = other.lane == post.lane || policies.is_strict;
+            assert!(
+                policies.has_none || !is_same_lane,
+                "two attempts of a lane: {other:?}, {post:?}"
+            );
+        }
+        assert!(under_way < policies.max_in_flight, "too many in flight: {post:?}");
+        let known = world.checker.model.webhooks.get(&id);
+        if let Some(delivery) = known.and_then(|known| known.deliveries.get(&sequence)) {
+            assert!(delivery.end.is_none(), "sent after its end: {post:?}, {delivery:?}");
+        }
+    }
+
+    /// A POST reaches its receiver.
+    pub(crate) fn arrived(world: &mut World, index: usize) {
+        let post = world.posts[index].clone();
+        let (id, sequence) = (post.webhook, post.sequence);
+        world.note(|| format!("arrived {id} {sequence}"));
+        let event = world.events.get(sequence).expect("of an event");
+        let decided = world.registry.latest()[&id].1.project;
+        assert_eq!(event.project, decided, "another project's event: {post:?}");
+        if !world.checker.arrived.insert((id, sequence)) {
+            return;
+        }
+        let policies = Policies::of(world, id);
+        if policies.has_none {
+            return;
+        }
+        let lane = (!policies.is_strict).then_some(post.lane);
+        let last = world.checker.last_arrival.insert((id, lane), sequence);
+        assert!(last < Some(sequence), "arrived after {last:?}: {post:?}");
+    }
+
+    /// Everything has come to rest.
+    pub(crate) fn at_rest(world: &World) {
+        let checker = &world.checker;
+        let reference = codec::encode_state(&checker.reference);
+        for back in 0..3 {
+            let snapshot = world.snapshots.get(back);
+            let mut state = snapshot.map_or_else(PartitionState::default, |snapshot| {
+                codec::decode_state(&snapshot.bytes).unwrap()
+            });
+            for message in world.journal.after(state.journal.0) {
+                if message.subject == Subject::Packs {
+                    let pack = codec::decode_pack(&message.bytes).unwrap();
+                    state.apply(Sequence(message.sequence), &pack).unwrap();
+                }
+            }
+            assert!(
+                codec::encode_state(&state) == reference,
+                "snapshot {back} and what follows fold to another state than the log"
+            );
+        }
+    }
+}
+
+/// What a webhook's policies have in common, all of its time.
+struct Policies {
+    is_strict: bool,
+    has_none: bool,
+    max_in_flight: usize,
+    rate: Option<u32>,
+}
+
+impl Policies {
+    fn of(world: &World, webhook: WebhookId) -> Self {
+        let mut policies = Self {
+            is_strict: true,
+            has_none: false,
+            max_in_flight: 0,
+            rate: Some(0),
+        };
+        for decided in world.registry.of(webhook) {
+            let policy = &decided.policy;
+            policies.is_strict &= policy.ordering == Ordering::Strict;
+            policies.has_none |= policy.ordering == Ordering::None;
+            policies.max_in_flight = policies.max_in_flight.max(usize::from(policy.max_in_flight));
+            policies.rate = match (policies.rate, policy.rate_limit_per_second) {
+                (Some(known), Some(rate)) => Some(known.max(rate)),
+                (None, _) | (_, None) => None,
+            };
+        }
+        policies
+    }
+}
