@@ -57,7 +57,6 @@ impl Dispatcher {
             connectors_dir: None,
             log: String::new(),
             log_format: LogFormat::Text,
-            snapshot_entries: 1_000,
         };
         // The dispatcher does so too, perhaps after the client below is built.
         shared::http_client::install_crypto_provider();

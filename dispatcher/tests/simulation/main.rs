@@ -66,7 +66,10 @@ fn quiet_panics() {
         std::panic::set_hook(Box::new(move |panic| {
             let text = panic.to_string();
             PANIC.with(|last| last.replace(text));
-            if std::thread::current().name().is_some_and(|name| name != "world") {
+            if std::thread::current()
+                .name()
+                .is_some_and(|name| name != "world")
+            {
                 usual(panic);
             }
         }));
@@ -83,7 +86,9 @@ fn in_world<T: Send>(what: impl FnOnce() -> T + Send) -> T {
 
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 fn fail(seed: u64) -> ! {
@@ -106,7 +111,11 @@ fn no_seed_violates_an_invariant() {
         return;
     }
     let seeds = number("CARILLON_SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, steps, lowest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let (next, steps, lowest) = (
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+        AtomicU64::new(u64::MAX),
+    );
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             let thread = std::thread::Builder::new().name("world".into());

@@ -107,9 +107,10 @@ impl Owner {
         let classified = state.classified.map_or(known, |position| position.sequence);
         let mut core = Partition::new(1, classified, state.checkpoint);
         for id in world.registry.webhooks() {
-            if let (Some(webhook), Some(told)) =
-                (world.registry.webhook(id, host.registry_seen), state.webhooks.get(&id))
-            {
+            if let (Some(webhook), Some(told)) = (
+                world.registry.webhook(id, host.registry_seen),
+                state.webhooks.get(&id),
+            ) {
                 core.restore(webhook, &told.applied);
             }
         }
@@ -168,7 +169,9 @@ impl Owner {
 
     pub(crate) fn has_come_to_rest(&self, world: &World) -> bool {
         self.core.classified().position.sequence.0 >= world.events.last_ours()
-            && self.commits.is_empty() && !self.commits.has_counts() && self.lagging.is_empty()
+            && self.commits.is_empty()
+            && !self.commits.has_counts()
+            && self.lagging.is_empty()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -219,7 +222,10 @@ impl Owner {
             OwnerWake::Snapshot => self.snapshot(world),
             OwnerWake::Child(id, incarnation, wake) => {
                 let mut child = self.children.remove(&id);
-                if let Some(child) = child.as_mut().filter(|child| child.incarnation == incarnation) {
+                if let Some(child) = child
+                    .as_mut()
+                    .filter(|child| child.incarnation == incarnation)
+                {
                     child.handle(wake, self, host, world);
                 } else if let ChildWake::Send(attempt) = wake {
                     // The actor is gone, its attempt is not.
@@ -253,7 +259,11 @@ impl Owner {
             || self.releasing_since.is_some();
         if has_work && !self.tick_asked {
             self.tick_asked = true;
-            world.wake(host.index, TICK_MS, Wake::Owner(self.epoch, OwnerWake::Tick));
+            world.wake(
+                host.index,
+                TICK_MS,
+                Wake::Owner(self.epoch, OwnerWake::Tick),
+            );
         }
     }
 
@@ -280,7 +290,8 @@ impl Owner {
         {
             return;
         }
-        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id)) else {
+        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id))
+        else {
             return;
         };
         match rules.status {
@@ -304,7 +315,12 @@ impl Owner {
             bounds: world.settings.bounds,
         });
         self.incarnations += 1;
-        let mut child = Child::new(std::sync::Arc::clone(webhook), history, core, self.incarnations);
+        let mut child = Child::new(
+            std::sync::Arc::clone(webhook),
+            history,
+            core,
+            self.incarnations,
+        );
         child.start(self, host, world);
         self.children.insert(id, child);
         self.lagging.insert(id);
@@ -424,7 +440,8 @@ impl Owner {
     fn update(&mut self, webhook: &std::sync::Arc<Webhook>, host: &mut Host, world: &mut World) {
         let id = webhook.id;
         let owed = self.commits.owed(id);
-        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id)) else {
+        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id))
+        else {
             self.lagging.remove(&id);
             return;
         };
@@ -448,7 +465,13 @@ impl Owner {
     }
 
     /// Whether the message found room; `None` if the webhook has no actor.
-    fn send(&mut self, id: WebhookId, message: Message, host: &Host, world: &mut World) -> Option<bool> {
+    fn send(
+        &mut self,
+        id: WebhookId,
+        message: Message,
+        host: &Host,
+        world: &mut World,
+    ) -> Option<bool> {
         let epoch = self.epoch;
         let child = self.children.get_mut(&id)?;
         let is_taken = child.receive(message, world);
@@ -461,7 +484,12 @@ impl Owner {
         Some(is_taken)
     }
 
-    fn end_without_actor(&mut self, webhook: WebhookId, host: &mut Host, world: &mut World) -> bool {
+    fn end_without_actor(
+        &mut self,
+        webhook: WebhookId,
+        host: &mut Host,
+        world: &mut World,
+    ) -> bool {
         if self.now(host, world) < self.hold_ends_until {
             return false;
         }
@@ -507,7 +535,8 @@ impl Owner {
 
     fn hear_decisions(&mut self) {
         for decision in self.commits.take_decisions() {
-            self.core.decided(decision.webhook, decision.from, decision.status);
+            self.core
+                .decided(decision.webhook, decision.from, decision.status);
             self.lagging.insert(decision.webhook);
         }
     }
@@ -529,7 +558,8 @@ impl Owner {
                 self.commits.count(self.core.classified(), &taken.counted);
                 for (id, (offer, _events)) in taken.offers {
                     if !self.children.contains_key(&id)
-                        && let Some(webhook) = world.registry.webhook(id, host.registry_seen).cloned()
+                        && let Some(webhook) =
+                            world.registry.webhook(id, host.registry_seen).cloned()
                     {
                         let idle_through = asleep.contains(&id).then_some(offer.after);
                         self.wake(&webhook, idle_through, host, world);
@@ -596,7 +626,11 @@ impl Owner {
             skipped: BTreeMap::new(),
         };
         let in_ms = world.chance.within(1, 2_000);
-        world.wake(host.index, in_ms, Wake::Owner(self.epoch, OwnerWake::Count(counting)));
+        world.wake(
+            host.index,
+            in_ms,
+            Wake::Owner(self.epoch, OwnerWake::Count(counting)),
+        );
     }
 
     fn counted(&mut self, mut counting: Counting, host: &mut Host, world: &mut World) {
@@ -733,7 +767,11 @@ impl Owner {
         let chance = world.settings.snapshots;
         if world.chance.per_mille(chance) {
             let in_ms = world.chance.within(0, 30);
-            world.wake(host.index, in_ms, Wake::Owner(self.epoch, OwnerWake::Snapshot));
+            world.wake(
+                host.index,
+                in_ms,
+                Wake::Owner(self.epoch, OwnerWake::Snapshot),
+            );
         }
     }
 
@@ -767,7 +805,8 @@ impl Owner {
             }
             Some(Err(Refused::Conflict)) => {
                 let last = world.journal.last_of(Subject::Packs);
-                let last = last.filter(|last| committing.in_doubt && last.id == committing.append.id);
+                let last =
+                    last.filter(|last| committing.in_doubt && last.id == committing.append.id);
                 match last.map(|last| Sequence(last.sequence)) {
                     Some(at) => self.stored(index, at, host, world),
                     None => self.ended = Some(Ended::Deposed),
@@ -780,7 +819,11 @@ impl Owner {
                 RETRY_MS
             }
         };
-        world.wake(host.index, again, Wake::Owner(self.epoch, OwnerWake::Append));
+        world.wake(
+            host.index,
+            again,
+            Wake::Owner(self.epoch, OwnerWake::Append),
+        );
     }
 
     fn stored(&mut self, index: usize, at: Sequence, host: &mut Host, world: &mut World) {
@@ -816,6 +859,7 @@ impl Owner {
                 classified: self.core.classified().position,
                 checkpoint: None,
                 counted: Vec::new(),
+                counts_continue: false,
                 entries: self.unstored.clone(),
             };
             let (last, journal) = (state.last, state.journal);
@@ -884,7 +928,8 @@ pub(crate) fn read(
 
 fn webhooks(host: &Host, world: &World) -> Vec<std::sync::Arc<Webhook>> {
     let ids = world.registry.webhooks();
-    ids.filter_map(|id| world.registry.webhook(id, host.registry_seen).cloned()).collect()
+    ids.filter_map(|id| world.registry.webhook(id, host.registry_seen).cloned())
+        .collect()
 }
 
 /// An entry without what makes it long.

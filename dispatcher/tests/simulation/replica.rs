@@ -120,7 +120,9 @@ impl Host {
     }
 
     fn could_renew(&self, world: &World, at: i64) -> bool {
-        !within(&world.membership_outages, at) && !within(&self.pauses, at) && !within(&self.cuts, at)
+        !within(&world.membership_outages, at)
+            && !within(&self.pauses, at)
+            && !within(&self.cuts, at)
     }
 
     /// Whether it may send.
@@ -133,8 +135,7 @@ impl Host {
     fn has_key(&self, world: &World) -> bool {
         let renewed = self.renewed_at(world, world.now);
         let expired = within(&world.membership_outages, world.now);
-        !expired
-            && renewed.is_some_and(|renewed| world.now < renewed + RENEWAL_TAKES_MS + TTL_MS)
+        !expired && renewed.is_some_and(|renewed| world.now < renewed + RENEWAL_TAKES_MS + TTL_MS)
     }
 
     /// Whether a peer's absence counts for it: it has itself renewed without a gap (rule 5).
@@ -142,8 +143,7 @@ impl Host {
         let newest = (world.now - self.phase).rem_euclid(RENEW_MS);
         let newest = world.now - newest;
         newest - TTL_MS >= self.started_at
-            && (0..=TTL_MS / RENEW_MS)
-                .all(|back| self.could_renew(world, newest - back * RENEW_MS))
+            && (0..=TTL_MS / RENEW_MS).all(|back| self.could_renew(world, newest - back * RENEW_MS))
     }
 
     /// Whether its lease may have lapsed since; rather too often than not.
@@ -159,9 +159,8 @@ impl Host {
         let token = self.token();
         let reply = Some((self.index, token));
         let (lost, late) = (world.settings.append_lost, world.settings.append_late);
-        let arrives = |append: &Append, reply| {
-            crate::world::Happening::Arrives(append.clone(), reply)
-        };
+        let arrives =
+            |append: &Append, reply| crate::world::Happening::Arrives(append.clone(), reply);
         if world.misfortune(late) {
             // Stored after its author has given up on it, or was deposed.
             let in_ms = world.chance.within(100, 40_000);
@@ -243,12 +242,13 @@ impl Process {
 
     pub(crate) fn has_come_to_rest(&self, world: &World) -> bool {
         let is_at_rest = |owner: &Owner| owner.has_come_to_rest(world);
-        !self.is_alive()
-            || (self.taking.is_none() && self.owner.as_ref().is_none_or(is_at_rest))
+        !self.is_alive() || (self.taking.is_none() && self.owner.as_ref().is_none_or(is_at_rest))
     }
 
     pub(crate) fn describe(&self) -> Option<String> {
-        self.owner.as_ref().map(|owner| format!("{}: {}", self.host.index, owner.describe()))
+        self.owner
+            .as_ref()
+            .map(|owner| format!("{}: {}", self.host.index, owner.describe()))
     }
 
     fn is_well(&self, world: &World) -> bool {
@@ -326,9 +326,9 @@ impl Process {
         };
         let is_released = released(world, after);
         let is_own = holder == Some(self.host.replica);
-        let is_seen = world.processes().any(|process| {
-            Some(process.host.replica) == holder && process.host.has_key(world)
-        });
+        let is_seen = world
+            .processes()
+            .any(|process| Some(process.host.replica) == holder && process.host.has_key(world));
         let is_dead = !is_seen && !is_own && self.host.is_certain(world);
         if holder.is_none() || is_released || is_own || is_dead {
             let began_at = self.host.wall(world);
@@ -376,7 +376,10 @@ impl Process {
             Step::ReadEpoch => {
                 let last = world.journal.last_of(Subject::Epoch);
                 let (epoch, expected) = last.map_or((0, 0), |last| {
-                    (codec::decode_epoch(&last.bytes).unwrap().epoch.0, last.sequence)
+                    (
+                        codec::decode_epoch(&last.bytes).unwrap().epoch.0,
+                        last.sequence,
+                    )
                 });
                 if expected != taking.after {
                     // The decision was about another holder.
@@ -411,11 +414,13 @@ impl Process {
                     return;
                 };
                 taking.state = state;
-                next = Some(if world.settings.plants(Plant::FoldStoppedBeforeEpoch) && taking.fence == 0 {
-                    Step::ReadEpoch
-                } else {
-                    Step::CheckEvents
-                });
+                next = Some(
+                    if world.settings.plants(Plant::FoldStoppedBeforeEpoch) && taking.fence == 0 {
+                        Step::ReadEpoch
+                    } else {
+                        Step::CheckEvents
+                    },
+                );
             }
             Step::CheckEvents => {
                 check_events(&taking.state, world);
@@ -457,11 +462,20 @@ impl Process {
         self.owner = Some(owner);
     }
 
-    fn answered(&mut self, token: u64, outcome: Option<Result<Appended, Refused>>, world: &mut World) {
+    fn answered(
+        &mut self,
+        token: u64,
+        outcome: Option<Result<Appended, Refused>>,
+        world: &mut World,
+    ) {
         if let Some(owner) = &mut self.owner {
             owner.answered(token, outcome, &mut self.host, world);
         }
-        let Some(taking) = self.taking.as_mut().filter(|taking| taking.token == Some(token)) else {
+        let Some(taking) = self
+            .taking
+            .as_mut()
+            .filter(|taking| taking.token == Some(token))
+        else {
             return;
         };
         taking.token = None;
@@ -513,7 +527,11 @@ impl Process {
         if world.misfortune(fails / 2) {
             // Lost on its way; what comes next leaves a gap.
             if through == last {
-                world.wake(self.host.index, 1_000, Wake::Owner(owner.epoch, OwnerWake::Scan(Sequence(last))));
+                world.wake(
+                    self.host.index,
+                    1_000,
+                    Wake::Owner(owner.epoch, OwnerWake::Scan(Sequence(last))),
+                );
             }
             return;
         }
@@ -566,10 +584,12 @@ impl Process {
 /// Whether the owner since the epoch entry at `fence` has released the partition.
 fn released(world: &World, fence: u64) -> bool {
     let last = world.journal.last_of(Subject::Packs);
-    last.filter(|last| last.sequence > fence).is_some_and(|last| {
-        let pack = codec::decode_pack(&last.bytes).unwrap();
-        pack.entries.contains(&shared::domain::journal::JournalEntry::Released)
-    })
+    last.filter(|last| last.sequence > fence)
+        .is_some_and(|last| {
+            let pack = codec::decode_pack(&last.bytes).unwrap();
+            pack.entries
+                .contains(&shared::domain::journal::JournalEntry::Released)
+        })
 }
 
 /// The newest snapshot that is whole, and what JOURNAL has after it.
@@ -599,6 +619,10 @@ fn check_events(state: &PartitionState, world: &World) {
     assert!(classified <= world.events.last(), "EVENTS went back");
     if let Some(checkpoint) = state.checkpoint {
         let event = world.events.get(checkpoint.position.sequence.0);
-        assert_eq!(event.map(|event| event.id), Some(checkpoint.event), "another event");
+        assert_eq!(
+            event.map(|event| event.id),
+            Some(checkpoint.event),
+            "another event"
+        );
     }
 }

@@ -74,9 +74,8 @@ impl Settings {
         let (fetch_lags, snapshots) = (rate(500, 300), rate(700, 300));
         let failing = rate(800, 700);
         let spans = [MINUTE, 10 * MINUTE, 60 * MINUTE, 12 * 60 * MINUTE];
-        let small = |chance: &mut Chance, most: u64| {
-            usize::try_from(1 + chance.below(most)).unwrap()
-        };
+        let small =
+            |chance: &mut Chance, most: u64| usize::try_from(1 + chance.below(most)).unwrap();
         Self {
             plant,
             span_ms: *chance.pick(&spans),

@@ -34,11 +34,16 @@ impl Events {
 
     /// The last of this partition.
     pub(crate) fn last_ours(&self) -> u64 {
-        self.log.iter().rposition(Option::is_some).map_or(0, |index| index as u64 + 1)
+        self.log
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |index| index as u64 + 1)
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<&Arc<Event>> {
-        self.log.get(usize::try_from(sequence.checked_sub(1)?).ok()?)?.as_ref()
+        self.log
+            .get(usize::try_from(sequence.checked_sub(1)?).ok()?)?
+            .as_ref()
     }
 
     /// What lies in (after, through].
@@ -169,16 +174,23 @@ impl Journal {
     }
 
     pub(crate) fn last_of(&self, subject: Subject) -> Option<&Message> {
-        self.messages.iter().rev().find(|message| message.subject == subject)
+        self.messages
+            .iter()
+            .rev()
+            .find(|message| message.subject == subject)
     }
 
     pub(crate) fn message(&self, sequence: u64) -> Option<&Message> {
-        let index = self.messages.binary_search_by_key(&sequence, |message| message.sequence);
+        let index = self
+            .messages
+            .binary_search_by_key(&sequence, |message| message.sequence);
         self.messages.get(index.ok()?)
     }
 
     pub(crate) fn after(&self, sequence: u64) -> impl Iterator<Item = &Message> {
-        self.messages.iter().filter(move |message| message.sequence > sequence)
+        self.messages
+            .iter()
+            .filter(move |message| message.sequence > sequence)
     }
 }
 
@@ -199,7 +211,11 @@ impl Snapshots {
     /// A lower one never replaces a higher one.
     pub(crate) fn put(&mut self, snapshot: Snapshot) {
         let rank = |snapshot: &Snapshot| (snapshot.epoch, snapshot.journal);
-        if self.kept.last().is_none_or(|newest| rank(newest) < rank(&snapshot)) {
+        if self
+            .kept
+            .last()
+            .is_none_or(|newest| rank(newest) < rank(&snapshot))
+        {
             self.kept.push(snapshot);
             let extra = self.kept.len().saturating_sub(2);
             self.kept.drain(..extra);
@@ -273,13 +289,16 @@ impl Registry {
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<&Decided> {
-        self.log.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
+        self.log
+            .get(usize::try_from(sequence.checked_sub(1)?).ok()?)
     }
 
     /// As one sees it who has folded through `seen`.
     pub(crate) fn webhook(&self, id: WebhookId, seen: u64) -> Option<&Arc<Webhook>> {
         let versions = self.folded.get(&id)?.iter().rev();
-        versions.into_iter().find(|webhook| webhook.sequence.0 <= seen)
+        versions
+            .into_iter()
+            .find(|webhook| webhook.sequence.0 <= seen)
     }
 
     pub(crate) fn webhooks(&self) -> impl Iterator<Item = WebhookId> {
@@ -288,13 +307,17 @@ impl Registry {
 
     /// All that was ever decided about a webhook.
     pub(crate) fn of(&self, webhook: WebhookId) -> impl Iterator<Item = &Decided> {
-        self.log.iter().filter(move |decided| decided.webhook == webhook)
+        self.log
+            .iter()
+            .filter(move |decided| decided.webhook == webhook)
     }
 
     /// The last decision about each webhook.
     pub(crate) fn latest(&self) -> BTreeMap<WebhookId, (u64, &Decided)> {
         let numbered = (1..).zip(&self.log);
-        numbered.map(|(sequence, decided)| (decided.webhook, (sequence, decided))).collect()
+        numbered
+            .map(|(sequence, decided)| (decided.webhook, (sequence, decided)))
+            .collect()
     }
 }
 
@@ -351,6 +374,7 @@ fn template(decided: &Decided, now: i64) -> Webhook {
             sequence: Sequence(decided.from),
         },
         versions: Vec::new(),
+        decided: None,
         deleted: false,
     }
 }

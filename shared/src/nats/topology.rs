@@ -51,6 +51,14 @@ pub async fn ensure(
     client: &async_nats::Client,
     settings: &TopologySettings,
 ) -> Result<Nats, TopologyError> {
+    // Boxed: each request is a future of kilobytes, and every caller would hold them all.
+    Box::pin(ensure_all(client, settings)).await
+}
+
+async fn ensure_all(
+    client: &async_nats::Client,
+    settings: &TopologySettings,
+) -> Result<Nats, TopologyError> {
     let context = context(client);
     let events = ensure_stream(&context, subjects::EVENTS, events(settings)).await?;
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;

@@ -62,7 +62,6 @@ fn settings(nats: &NatsServer) -> Settings {
         connectors_dir: None,
         log: "off".into(),
         log_format: LogFormat::Text,
-        snapshot_entries: 1_000,
     }
 }
 
