@@ -33,7 +33,7 @@ pub(crate) struct Told {
     pub(crate) deliveries: BTreeMap<u64, Delivery>,
     skipped: BTreeMap<SkipReason, u64>,
     pub(crate) breaker_is_open: bool,
-    /// Lifted while it was open, which whoever probes does not know at once.
+    /// Its health began anew, which whoever sends does not know at once.
     was_lifted: bool,
     consecutive: u32,
     /// When its status came to let nothing be sent.
@@ -144,7 +144,7 @@ impl Model {
                 }
                 let before = told.configs.last().and_then(|config| config.decision);
                 if *lifts {
-                    told.was_lifted |= told.breaker_is_open;
+                    told.was_lifted = !told.configs.is_empty();
                 }
                 told.configs.push(Config {
                     from: from.sequence.0,
@@ -304,13 +304,12 @@ impl Model {
             }
             JournalEntry::BreakerOpened { .. } => {
                 assert!(!told.breaker_is_open, "opened while open");
-                assert!(told.consecutive >= 5, "opened after {} failures", told.consecutive);
+                assert!(told.consecutive >= 5 || told.was_lifted, "opened after {} failures", told.consecutive);
                 told.breaker_is_open = true;
             }
             JournalEntry::BreakerClosed { .. } => {
                 assert!(told.breaker_is_open || told.was_lifted, "closed while closed");
                 told.breaker_is_open = false;
-                told.was_lifted = false;
                 told.consecutive = 0;
             }
             JournalEntry::CountedBack {
