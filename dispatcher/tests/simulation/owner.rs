@@ -246,7 +246,9 @@ impl Owner {
 
     /// What an input brought about is seen to.
     pub(crate) fn after(&mut self, host: &mut Host, world: &mut World) {
-        if !self.pump_asked && !self.commits.is_empty() {
+        let is_free =
+            self.committing.is_empty() || world.settings.plants(Plant::PackSentAhead);
+        if is_free && !self.pump_asked && !self.commits.is_empty() {
             self.pump_asked = true;
             let in_ms = world.chance.within(0, 5);
             world.wake(host.index, in_ms, Wake::Owner(self.epoch, OwnerWake::Pump));
@@ -765,7 +767,7 @@ impl Owner {
             self.commits.pack_stored(Sequence(pack.number));
         }
         let chance = world.settings.snapshots;
-        if world.chance.per_mille(chance) {
+        if !sends_ahead && world.chance.per_mille(chance) {
             let in_ms = world.chance.within(0, 30);
             world.wake(
                 host.index,

@@ -341,7 +341,7 @@ impl Deliveries {
                 return;
             }
         }
-        self.adopt_rules();
+        self.adopt_rules(context, effects);
         self.sweep(context, effects);
         self.start_attempts(context, effects);
         self.settle(effects);
@@ -402,7 +402,7 @@ impl Deliveries {
 
     /// A change of ordering is a barrier: attempts in flight end first, then everything goes by
     /// sequence under the new one.
-    fn adopt_rules(&mut self) {
+    fn adopt_rules(&mut self, context: &Context, effects: &mut Vec<Effect>) {
         let Some(next) = &self.next_rules else {
             return;
         };
@@ -414,7 +414,12 @@ impl Deliveries {
             self.lanes.reorder(next.policy.ordering);
         }
         if let Some(next) = self.next_rules.take() {
-            if next.lifts {
+            // The journal began its health anew where it was lifted; the breaker may have opened
+            // since, before this was known here.
+            if next.lifts && self.state.health.is_open() {
+                let (webhook, at) = (self.webhook, context.now);
+                self.journal(JournalEntry::BreakerClosed { webhook, at }, effects);
+            } else if next.lifts {
                 self.state.health = Health::default();
             }
             self.rules = next;
