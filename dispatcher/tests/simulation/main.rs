@@ -165,32 +165,60 @@ fn a_lane_check_that_is_off_is_found() {
 
 #[test]
 fn a_fold_that_stops_before_the_epoch_is_found() {
-    goes_red(Plant::FoldStoppedBeforeEpoch, 4_000, &["is not the replayed one"]);
+    goes_red(
+        Plant::FoldStoppedBeforeEpoch,
+        4_000,
+        &["is not the replayed one"],
+    );
 }
 
 #[test]
 fn a_position_taken_from_the_api_is_found() {
-    goes_red(Plant::PositionFromApi, 4_000, &["what pack", "a configuration reaches back"]);
+    goes_red(
+        Plant::PositionFromApi,
+        4_000,
+        &["what pack", "a configuration reaches back"],
+    );
 }
 
 #[test]
 fn offer_ranges_that_nobody_checks_is_found() {
-    goes_red(Plant::OfferRangesUnchecked, 4_000, &["has ended", "come to rest"]);
+    goes_red(
+        Plant::OfferRangesUnchecked,
+        4_000,
+        &["has ended", "come to rest"],
+    );
 }
 
 #[test]
 fn a_404_taken_for_expired_is_found() {
-    goes_red(Plant::NotFoundTakenForExpired, 4_000, &["EVENTS still has it"]);
+    goes_red(
+        Plant::NotFoundTakenForExpired,
+        4_000,
+        &["EVENTS still has it"],
+    );
 }
 
 #[test]
 fn probes_counted_as_attempts_is_found() {
-    goes_red(Plant::ProbesCountedAsAttempts, 4_000, &["counts while the breaker is open", "numbers have no gap", "before its time"]);
+    goes_red(
+        Plant::ProbesCountedAsAttempts,
+        4_000,
+        &[
+            "counts while the breaker is open",
+            "numbers have no gap",
+            "before its time",
+        ],
+    );
 }
 
 #[test]
 fn a_snapshot_with_uncommitted_outcomes_is_found() {
-    goes_red(Plant::SnapshotWithUncommitted, 4_000, &["than the log", "is not the replayed one"]);
+    goes_red(
+        Plant::SnapshotWithUncommitted,
+        4_000,
+        &["than the log", "is not the replayed one"],
+    );
 }
 
 #[test]

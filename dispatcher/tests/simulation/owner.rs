@@ -246,8 +246,7 @@ impl Owner {
 
     /// What an input brought about is seen to.
     pub(crate) fn after(&mut self, host: &mut Host, world: &mut World) {
-        let is_free =
-            self.committing.is_empty() || world.settings.plants(Plant::PackSentAhead);
+        let is_free = self.committing.is_empty() || world.settings.plants(Plant::PackSentAhead);
         if is_free && !self.pump_asked && !self.commits.is_empty() {
             self.pump_asked = true;
             let in_ms = world.chance.within(0, 5);
