@@ -167,10 +167,11 @@ async fn one_that_hangs_for_long_comes_back_without_sending_what_is_not_its_own(
         service.pause().unwrap();
         let fault = run.fault(FaultKind::DispatcherPaused, "a dispatcher", replica);
         sleep(PAUSE).await;
-        let service = &mut run.fleet.dispatchers[victim].service;
-        service.resume().unwrap();
-        service.wait_ready().await.unwrap();
+        // What it was about to send comes at once when it goes on, before a command returns.
         run.undone(fault);
+        run.fleet.dispatchers[victim].service.resume().unwrap();
+        let service = &mut run.fleet.dispatchers[victim].service;
+        service.wait_ready().await.unwrap();
     });
     sent.unwrap();
     let owned = partitions_owned(&run).await;
