@@ -40,7 +40,11 @@ test:
 chaos:
 	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
 	export NATS_SERVER; \
-	cargo build -q --release -p ingest -p dispatcher -p system-tests --bins || exit 1; \
+	set -- -q --release -p ingest -p dispatcher -p system-tests --bins; \
+	out=$${CARGO_TARGET_DIR:-target}/release; \
+	cargo build "$$@" --features dispatcher/test-no-lease || exit 1; \
+	cp "$$out/dispatcher" "$$out/dispatcher-no-lease" || exit 1; \
+	cargo build "$$@" || exit 1; \
 	exec cargo run -q --release -p system-tests --bin chaos -- $(CHAOS)
 
 check:

@@ -24,6 +24,7 @@ pub(crate) struct DispatcherMetrics {
     pub pack_entries: Counter,
     pub commit_seconds: Histogram,
     pub commit_retries: Counter,
+    pub packs_refused: Counter,
     pub gate_closed: Counter,
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
@@ -103,6 +104,10 @@ impl DispatcherMetrics {
             commit_retries: count(
                 "carillon_dispatcher_commit_retries_total",
                 "Appends to JOURNAL that had to be repeated",
+            ),
+            packs_refused: count(
+                "carillon_dispatcher_packs_refused_total",
+                "Packs that JOURNAL refused because another replica owns the partition",
             ),
             gate_closed: count(
                 "carillon_dispatcher_gate_closed_total",

@@ -6,7 +6,7 @@ pub(crate) const USAGE: &str = "\
 usage: chaos [--scenario NAME] [--dispatchers N] [--servers 1|3] [--projects N] [--webhooks N]
              [--scale FACTOR] [--seed N]
 
-  --scenario NAME   storm, takeover, leader, rolling, cuts or single; without it all of them
+  --scenario NAME   storm, takeover, leader, rolling, cuts, single or stale; without it all
   --dispatchers N   dispatchers at the start (3)
   --servers 1|3     nats-servers, and replicas of each stream (3; `single` has 1 whatever is said)
   --projects N      projects (20)

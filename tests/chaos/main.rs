@@ -10,6 +10,7 @@
 //! | `rolling` | every service is stopped and started again, one after the other |
 //! | `cuts` | the network between services and servers is cut, silent one way or both, and slow |
 //! | `single` | one server, killed and paused |
+//! | `stale` | an owner without a lease is paused until others own its partitions, and goes on |
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

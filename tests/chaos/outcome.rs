@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) refused_requests: usize,
     pub(crate) checked: Report,
     pub(crate) times: Vec<Times>,
+    /// Packs of former owners that JOURNAL refused, where that is what is done.
+    pub(crate) packs_refused: Option<u64>,
     /// What was promised besides the invariants and not kept.
     pub(crate) missed: Vec<String>,
 }
@@ -83,6 +85,9 @@ impl fmt::Display for Outcome {
                 "  {:<20} median {} ms, max {} ms, of {}",
                 times.what, times.median_ms, times.max_ms, times.count
             )?;
+        }
+        if let Some(refused) = self.packs_refused {
+            writeln!(f, "  {:<20} {refused}", "packs refused")?;
         }
         for (invariant, count) in &self.checked.counts {
             writeln!(f, "  VIOLATED {invariant:?} {count} times")?;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use shared::subjects;
 use shared::time::{Clock as _, SystemClock, Timestamp};
@@ -27,6 +27,8 @@ const PAUSE_MS: (u64, u64) = (4_000, 8_000);
 const TAKEN_OVER: Duration = Duration::from_secs(8);
 const TAKEOVER_MS_MAX: i64 = 5_000;
 const LEADER_MS_MAX: i64 = 2_000;
+/// A former owner that wakes has outcomes to journal at once.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// Everything delivered after the last fault, however much it is.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(240);
@@ -39,16 +41,18 @@ pub(crate) enum Scenario {
     Rolling,
     Cuts,
     Single,
+    Stale,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Storm,
         Self::Takeover,
         Self::Leader,
         Self::Rolling,
         Self::Cuts,
         Self::Single,
+        Self::Stale,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -59,6 +63,7 @@ impl Scenario {
             Self::Rolling => "rolling",
             Self::Cuts => "cuts",
             Self::Single => "single",
+            Self::Stale => "stale",
         }
     }
 }
@@ -83,12 +88,18 @@ impl FromStr for Scenario {
 struct Measured {
     /// When a stream took publishes again.
     publishes_again: Vec<Timestamp>,
+    /// Packs of former owners that JOURNAL refused.
+    packs_refused: u64,
 }
 
 pub(crate) async fn run(scenario: Scenario, arguments: &Arguments) -> Result<Outcome> {
     let clock = SystemClock::new();
     let size = Size {
         dispatchers: arguments.dispatchers,
+        dispatcher: match scenario {
+            Scenario::Stale => "dispatcher-no-lease",
+            _ => "dispatcher",
+        },
         ingests: 2,
         servers: match scenario {
             Scenario::Single => 1,
@@ -134,6 +145,7 @@ pub(crate) async fn run(scenario: Scenario, arguments: &Arguments) -> Result<Out
         refused_requests,
         checked: check(&records),
         times: Vec::new(),
+        packs_refused: None,
         missed: Vec::new(),
     };
     if !all_delivered {
@@ -158,7 +170,8 @@ fn plan(scenario: Scenario, arguments: &Arguments) -> Plan {
         | Scenario::Leader
         | Scenario::Rolling
         | Scenario::Cuts
-        | Scenario::Single => Plan {
+        | Scenario::Single
+        | Scenario::Stale => Plan {
             events: 20_000,
             keys: 10,
             batch: 1,
@@ -172,7 +185,11 @@ fn misbehave(run: &Run, scenario: Scenario) {
     let mut chance = Chance::new(7);
     let fails = scenario != Scenario::Rolling;
     run.recorder.answer(move |arrival| {
-        let delay = chance.millis(0, 10);
+        // A former owner is to have something under way when it wakes.
+        let delay = match scenario {
+            Scenario::Stale => chance.millis(200, 600),
+            _ => chance.millis(0, 10),
+        };
         let status = match arrival.number == 1 && fails && chance.below(100) == 0 {
             true => 500,
             false => 204,
@@ -196,6 +213,7 @@ async fn act(
         Scenario::Rolling => rolling(arguments, run).await,
         Scenario::Cuts => cuts(arguments, run, &mut chance).await,
         Scenario::Single => single(arguments, run, &mut chance).await,
+        Scenario::Stale => stale(arguments, run, measured).await,
     }
 }
 
@@ -376,6 +394,46 @@ async fn single(arguments: &Arguments, run: &mut Run, chance: &mut Chance) -> Re
     Ok(())
 }
 
+/// Owners without a lease are stopped until others have taken their partitions, and go on: only
+/// the log is there to refuse them.
+async fn stale(arguments: &Arguments, run: &mut Run, measured: &mut Measured) -> Result<()> {
+    if arguments.dispatchers == 1 {
+        bail!("one dispatcher alone has no successor: use --dispatchers 3");
+    }
+    for round in 0..arguments.scaled(3, 1) {
+        sleep(Duration::from_secs(3)).await;
+        let owner = run.owner_of(round % arguments.projects).await?;
+        let before = packs_refused(run, owner).await?;
+        faults::pause(run, Target::Dispatcher(owner), TAKEN_OVER).await?;
+        // Not to come to it is no error of the run: it is judged with the rest.
+        let refused = eventually("a pack is refused", REFUSED_WITHIN, async || {
+            let refused = packs_refused(run, owner).await.unwrap_or(before);
+            (refused > before)
+                .then_some(refused - before)
+                .ok_or_else(|| "none is".to_owned())
+        });
+        measured.packs_refused += refused.await.unwrap_or_default();
+        sleep(Duration::from_secs(4)).await;
+    }
+    Ok(())
+}
+
+async fn packs_refused(run: &Run, dispatcher: usize) -> Result<u64> {
+    let member = run.fleet.dispatchers.get(dispatcher);
+    let page = member
+        .context("there is no such dispatcher")?
+        .service
+        .metrics()
+        .await?;
+    let mut lines = page.lines();
+    let value =
+        lines.find_map(|line| line.strip_prefix("carillon_dispatcher_packs_refused_total "));
+    // What never happened may not be listed.
+    Ok(value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_default())
+}
+
 /// Each fault by kind, with how often it was done.
 fn summary(records: &Records) -> Vec<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -399,6 +457,12 @@ fn judge(scenario: Scenario, records: &Records, measured: &Measured, outcome: &m
         let (arrivals, owed) = (figures.arrivals, figures.accepted);
         let missed = format!("{arrivals} arrivals for {owed} deliveries in a clean restart");
         outcome.missed.push(missed);
+    }
+    if scenario == Scenario::Stale {
+        outcome.packs_refused = Some(measured.packs_refused);
+        if measured.packs_refused == 0 {
+            outcome.missed.push("no former owner was refused".into());
+        }
     }
     // All partitions of a lost owner must be back.
     let mut of_faults: BTreeMap<Timestamp, i64> = BTreeMap::new();

@@ -86,7 +86,13 @@ impl JournalActor {
                 metrics.commit_seconds.record(took.as_secs_f64());
                 self.pump(ctx);
             }
-            Committed::Deposed => self.log.depose(),
+            Committed::Deposed => {
+                // The last guard: the lease should have kept this replica from coming so far.
+                metrics.packs_refused.increment(1);
+                let partition = self.log.partition;
+                tracing::warn!(%partition, "JOURNAL refused a pack of a former owner");
+                self.log.depose();
+            }
         }
         // A full mailbox: the partition looks at its next tick.
         let _full = self.owner.try_send(Progress).is_err();

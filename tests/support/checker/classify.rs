@@ -12,9 +12,9 @@ pub(super) struct Config<'a> {
     pub(super) registry_sequence: u64,
     /// First sequence of EVENTS that it classifies.
     pub(super) from: u64,
-    /// `None`: deleted.
-    pub(super) definition: Option<&'a WebhookDefinition>,
-    /// What an owner decided, which takes the place of the definition's status until a later
+    /// With the status that goes with it in REGISTRY. `None`: deleted.
+    pub(super) definition: Option<(&'a WebhookDefinition, Status)>,
+    /// What an owner decided, which takes the place of that status until a later
     /// configuration lifts it.
     pub(super) decided: Option<Status>,
     /// Where it lies in JOURNAL.
@@ -27,8 +27,8 @@ pub(super) struct Config<'a> {
 impl Config<'_> {
     /// `None`: deleted.
     pub(super) fn status(&self) -> Option<Status> {
-        let definition = self.definition?;
-        Some(self.decided.unwrap_or(definition.status))
+        let (_, status) = self.definition?;
+        Some(self.decided.unwrap_or(status))
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Class {
 /// before the event holds.
 pub(super) fn classify(configs: &[Config<'_>], sequence: u64, event: &Event) -> Class {
     let holds = configs.iter().rev().find(|config| config.from <= sequence);
-    let Some((status, definition)) =
+    let Some((status, (definition, _))) =
         holds.and_then(|config| Some((config.status()?, config.definition?)))
     else {
         return Class::NotWanted;

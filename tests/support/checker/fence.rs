@@ -80,7 +80,9 @@ fn early(id: PartitionId, since: Timestamp, fact: &Fact, findings: &mut Findings
 
 fn monotone(id: PartitionId, partition: &Partition<'_>, findings: &mut Findings) {
     let mut last: Option<&PackFacts> = None;
-    for (line, pack) in first_occurrences(partition) {
+    // What a pack says holds once its last counts are there.
+    let whole = first_occurrences(partition).filter(|(_, pack)| !pack.counts_continue);
+    for (line, pack) in whole {
         if let Some(last) = last {
             went_back(id, line, last, pack, findings);
         }

@@ -20,6 +20,8 @@ pub struct PackFacts {
     /// How many more events were classified for a webhook: accepted, or skipped at once for this
     /// reason.
     pub counted: Vec<(WebhookId, Option<SkipReason>, u64)>,
+    /// More counts follow, and none of them holds before, nor does `classified`.
+    pub counts_continue: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ impl PackFacts {
             counted: counted
                 .map(|counted| (counted.webhook, counted.skipped, counted.count))
                 .collect(),
+            counts_continue: pack.counts_continue,
         }
     }
 }

@@ -73,7 +73,18 @@ fn walk(
         .collect();
     let mut classified = 0;
     let mut configured: BTreeMap<WebhookId, u64> = BTreeMap::new();
+    let mut told = Counts::new();
     for (line, pack) in first_occurrences(partition) {
+        if pack.number == 1 {
+            // The owner that had begun them is gone.
+            told.clear();
+        }
+        for (webhook, skipped, count) in &pack.counted {
+            *told.entry((*webhook, *skipped)).or_default() += count;
+        }
+        if pack.counts_continue {
+            continue;
+        }
         for fact in &pack.facts {
             applied_in_time(fact, classified, &mut configured, findings);
         }
@@ -83,7 +94,7 @@ fn walk(
             let book = books.entry(**webhook).or_default();
             book.classify(**webhook, state, classified, &mut counts);
         }
-        counted(line, pack, &counts, findings);
+        counted(line, pack, &std::mem::take(&mut told), &counts, findings);
         let at = line.sequence;
         for fact in &pack.facts {
             if let Some(webhook) = fact.webhook()
@@ -141,11 +152,13 @@ fn applied_in_time(
 }
 
 /// What the pack says that classifying added is what it added.
-fn counted(line: &JournalLine, pack: &PackFacts, own: &Counts, findings: &mut Findings) {
-    let mut told = Counts::new();
-    for (webhook, skipped, count) in &pack.counted {
-        *told.entry((*webhook, *skipped)).or_default() += count;
-    }
+fn counted(
+    line: &JournalLine,
+    pack: &PackFacts,
+    told: &Counts,
+    own: &Counts,
+    findings: &mut Findings,
+) {
     let keys: BTreeSet<_> = told.keys().chain(own.keys()).collect();
     for key @ (webhook, skipped) in keys {
         let (told, own) = (told.get(key).unwrap_or(&0), own.get(key).unwrap_or(&0));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use shared::domain::journal::SkipReason;
 use shared::domain::policy::Policy;
 use shared::domain::registry::RegistryEntry;
-use shared::domain::webhook::WebhookDefinition;
+use shared::domain::webhook::{Status, WebhookDefinition};
 use shared::ids::{EventId, LaneHash, PartitionId, ProjectId, WebhookId};
 use shared::time::Timestamp;
 
@@ -75,12 +75,9 @@ impl Open {
 impl Webhook<'_> {
     /// Of the latest definition.
     pub(super) fn policy(&self) -> Option<&Policy> {
-        let definitions = self
-            .configs
-            .iter()
-            .rev()
-            .find_map(|config| config.definition);
-        definitions.map(|definition| &definition.policy)
+        let configs = self.configs.iter().rev();
+        let (definition, _) = configs.into_iter().find_map(|config| config.definition)?;
+        Some(&definition.policy)
     }
 
     /// What is to be sent of what it is owed.
@@ -349,8 +346,7 @@ impl<'a> Webhook<'a> {
                 ..
             } => {
                 let number = *registry_sequence;
-                let Some((created_from, definition)) = definitions.get(&(id, number)).copied()
-                else {
+                let Some(defined) = definitions.get(&(id, number)).copied() else {
                     let detail = format!("{id} applies {number}, not in REGISTRY");
                     findings.add(Invariant::ClassifiedOnce, detail);
                     return;
@@ -359,7 +355,7 @@ impl<'a> Webhook<'a> {
                 let config = Config {
                     registry_sequence: number,
                     from: *from,
-                    definition,
+                    definition: defined.definition,
                     decided: decided.filter(|_| !lifts),
                     place: logged.line.sequence,
                     stored_at: logged.line.stored_at,
@@ -368,7 +364,7 @@ impl<'a> Webhook<'a> {
                 if self.configs.is_empty() {
                     self.back = back_through.map(|through| (*from, through));
                 }
-                if self.apply(id, config, created_from, findings) && *lifts {
+                if self.apply(id, config, defined.created_from, findings) && *lifts {
                     self.closed(logged.pack.at);
                 }
             }
@@ -446,34 +442,54 @@ impl<'a> Webhook<'a> {
     }
 }
 
-/// By webhook and registry sequence: from where a creation reaches, and what was defined.
-type Definitions<'a> = HashMap<(WebhookId, u64), (Option<u64>, Option<&'a WebhookDefinition>)>;
+/// What REGISTRY says of a webhook from one of its entries on.
+#[derive(Clone, Copy)]
+struct Defined<'a> {
+    /// Of a creation: from where it reaches.
+    created_from: Option<u64>,
+    /// `None`: deleted.
+    definition: Option<(&'a WebhookDefinition, Status)>,
+}
+
+/// By webhook and registry sequence.
+type Definitions<'a> = HashMap<(WebhookId, u64), Defined<'a>>;
 
 fn definitions(records: &Records) -> Definitions<'_> {
-    let of = |entry| match entry {
-        &RegistryEntry::WebhookCreated {
-            from,
-            ref definition,
-        } => Some((Some(from.sequence.0), Some(definition))),
-        RegistryEntry::WebhookUpdated(definition) => Some((None, Some(definition))),
-        RegistryEntry::WebhookDeleted => Some((None, None)),
-        RegistryEntry::ProjectCreated { .. }
-        | RegistryEntry::ProjectDeleted
-        | RegistryEntry::DataKeyCreated { .. }
-        | RegistryEntry::ApiKeyCreated { .. }
-        | RegistryEntry::ApiKeyRevoked
-        | RegistryEntry::AccountCreated(_)
-        | RegistryEntry::AccountUpdated(_)
-        | RegistryEntry::AccountDeleted(_)
-        | RegistryEntry::SigningSecretAdded { .. }
-        // No scenario asks for a status yet; one that an owner decides shows as a configuration
-        // that the registry does not tell of, and the run goes red.
-        | RegistryEntry::WebhookStatusSet { .. } => None,
-    };
-    let lines = records.registry.iter();
-    lines
-        .filter_map(|line| Some(((line.webhook, line.sequence), of(&line.record.entry)?)))
-        .collect()
+    let mut definitions = Definitions::new();
+    let mut latest: HashMap<WebhookId, &WebhookDefinition> = HashMap::new();
+    for line in &records.registry {
+        let (created_from, definition) = match &line.record.entry {
+            RegistryEntry::WebhookCreated { from, definition } => {
+                (Some(from.sequence.0), Some((definition, definition.status)))
+            }
+            RegistryEntry::WebhookUpdated(definition) => {
+                (None, Some((definition, definition.status)))
+            }
+            RegistryEntry::WebhookStatusSet { status, .. } => {
+                let definition = latest.get(&line.webhook).copied();
+                (None, definition.map(|definition| (definition, *status)))
+            }
+            RegistryEntry::WebhookDeleted => (None, None),
+            RegistryEntry::ProjectCreated { .. }
+            | RegistryEntry::ProjectDeleted
+            | RegistryEntry::DataKeyCreated { .. }
+            | RegistryEntry::ApiKeyCreated { .. }
+            | RegistryEntry::ApiKeyRevoked
+            | RegistryEntry::AccountCreated(_)
+            | RegistryEntry::AccountUpdated(_)
+            | RegistryEntry::AccountDeleted(_)
+            | RegistryEntry::SigningSecretAdded { .. } => continue,
+        };
+        if let Some((definition, _)) = definition {
+            latest.insert(line.webhook, definition);
+        }
+        let defined = Defined {
+            created_from,
+            definition,
+        };
+        definitions.insert((line.webhook, line.sequence), defined);
+    }
+    definitions
 }
 
 /// Packs in log order, without repeats and without those of an owner that was deposed.

@@ -19,6 +19,8 @@ use crate::proxy::{Network, Proxy};
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub dispatchers: usize,
+    /// Their program.
+    pub dispatcher: &'static str,
     pub ingests: usize,
     /// 1 or 3; the streams have as many replicas.
     pub servers: usize,
@@ -57,6 +59,7 @@ pub struct Fleet {
     pub nats: NatsCluster,
     environment: Vec<(String, String)>,
     admin_token: String,
+    dispatcher: &'static str,
     paths: Paths,
     folder: PathBuf,
     _temporary: TempDir,
@@ -76,6 +79,7 @@ impl Fleet {
             nats,
             environment: environment(&admin_token, size.servers),
             admin_token,
+            dispatcher: size.dispatcher,
             paths: size.paths,
             folder,
             _temporary: temporary,
@@ -85,7 +89,7 @@ impl Fleet {
             fleet.ingests.push(member);
         }
         for _ in 0..size.dispatchers {
-            let member = fleet.member("dispatcher", fleet.dispatchers.len())?;
+            let member = fleet.member(size.dispatcher, fleet.dispatchers.len())?;
             fleet.dispatchers.push(member);
         }
         let all = fleet.ingests.iter_mut().chain(&mut fleet.dispatchers);
@@ -100,7 +104,7 @@ impl Fleet {
     /// Starts one more dispatcher, and says which.
     pub fn add_dispatcher(&mut self) -> Result<usize> {
         let index = self.dispatchers.len();
-        let mut member = self.member("dispatcher", index)?;
+        let mut member = self.member(self.dispatcher, index)?;
         member.service.start()?;
         self.dispatchers.push(member);
         Ok(index)

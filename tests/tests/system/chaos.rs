@@ -20,6 +20,7 @@ async fn the_checker_finds_nothing_wrong_when_a_dispatcher_is_killed_twice_on_th
     let clock = SystemClock::new();
     let size = Size {
         dispatchers: 1,
+        dispatcher: "dispatcher",
         ingests: 1,
         servers: 3,
         paths: Paths::Direct,

@@ -34,6 +34,7 @@ const LONG_PLAN: Plan = Plan {
 
 async fn run_of(dispatchers: usize) -> Run {
     let size = Size {
+        dispatcher: "dispatcher",
         dispatchers,
         ingests: 1,
         servers: 1,

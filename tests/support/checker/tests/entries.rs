@@ -139,6 +139,48 @@ fn a_creation_that_reaches_back_is_counted_once() {
 }
 
 #[test]
+fn counts_that_span_packs_hold_together_or_not_at_all() {
+    let span = |records: &mut Records, first, second| {
+        pack_at(records, 1).number = 2;
+        pack_at(records, 1).counted = vec![(webhook(), None, second)];
+        pack_at(records, 2).number = 3;
+        let content = counting(first, pack((1, 1), 40, 4, Vec::new()));
+        records.journal.insert(1, line(2, 40, content));
+        pack_at(records, 1).counts_continue = true;
+    };
+    check_clean("both", |records| span(records, 1, 3));
+    check_clean("begun by an owner that is gone", |records| {
+        let content = counting(1, pack((1, 3), 250, 5, Vec::new()));
+        records.journal.insert(3, line(3, 250, content));
+        pack_at(records, 3).counts_continue = true;
+    });
+    check_planted(Invariant::Ledger, "too many", |records| span(records, 2, 3));
+}
+
+#[test]
+fn a_status_that_is_set_classifies_like_one_that_is_defined() {
+    let disable = |records: &mut Records, reason| {
+        let disabled = RegistryEntry::WebhookStatusSet {
+            status: Status::Disabled,
+            reason: None,
+            decided: None,
+        };
+        records.registry.push(registry(8, disabled));
+        records.events.push(event(5, "c"));
+        let content = pack((2, 3), 9_300, 5, vec![lifted(8, 5)]);
+        records.journal.push(line(7, 9_300, content));
+        pack_at(records, 6).counted = vec![(webhook(), reason, 1)];
+    };
+    let report = check_clean("disabled", |records| {
+        disable(records, Some(SkipReason::Disabled));
+    });
+    assert_eq!(report.figures.skipped, 1);
+    check_planted(Invariant::Ledger, "accepted nevertheless", |records| {
+        disable(records, None);
+    });
+}
+
+#[test]
 fn what_is_settled_hides_nothing_that_is_pending() {
     let one = |lane_of: &str, from: Option<u64>| {
         LanesSettled::Some(vec![(lane(lane_of), from.map(Sequence))])

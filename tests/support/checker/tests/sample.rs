@@ -145,6 +145,7 @@ pub(super) fn pack(
         classified,
         facts,
         counted: Vec::new(),
+        counts_continue: false,
     })
 }
 
