@@ -34,6 +34,7 @@ pub(crate) struct Taken {
     pub(crate) state: PartitionState,
     pub(crate) hold_ends_until: Timestamp,
     pub(crate) known: u64,
+    pub(crate) announced_at: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,7 @@ impl Owner {
             state,
             hold_ends_until,
             known,
+            announced_at,
         } = taken;
         let known = Sequence(known);
         let classified = state.classified.map_or(known, |position| position.sequence);
@@ -134,7 +136,7 @@ impl Owner {
             tick_asked: false,
             waiting: BTreeSet::new(),
             must_confirm: false,
-            confirmed_at: world.now,
+            confirmed_at: announced_at,
             releasing_since: None,
             is_halted: false,
             has_released: false,

@@ -73,6 +73,8 @@ struct Taking {
     state: PartitionState,
     is_released: bool,
     began_at: Timestamp,
+    /// True time of the append that is known stored.
+    announced_at: i64,
     known: u64,
 }
 
@@ -341,6 +343,7 @@ impl Process {
                 state: PartitionState::default(),
                 is_released: is_released || holder.is_none(),
                 began_at,
+                announced_at: world.now,
                 known: 0,
             });
             let first = if world.settings.plants(Plant::FoldStoppedBeforeEpoch) {
@@ -405,6 +408,7 @@ impl Process {
             }
             Step::Announce => {
                 if let Some(append) = taking.append.clone() {
+                    taking.announced_at = world.now;
                     taking.token = Some(self.host.append(&append, world));
                 }
             }
@@ -456,6 +460,7 @@ impl Process {
             state: taking.state,
             hold_ends_until,
             known: taking.known,
+            announced_at: taking.announced_at,
         };
         let mut owner = Owner::new(taken, &mut self.host, world);
         owner.start(&mut self.host, world);
