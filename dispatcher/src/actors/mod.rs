@@ -22,4 +22,5 @@ pub(crate) mod projector;
 pub(crate) mod questions;
 pub(crate) mod shared_state;
 mod snapshots;
+mod supervision;
 pub(crate) mod webhook;

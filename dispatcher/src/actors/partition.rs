@@ -17,12 +17,12 @@ use shared::subjects;
 use shared::time::Timestamp;
 
 use super::announcer::Announcer;
-use super::children::{Children, Ended};
+use super::children::Children;
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
 use super::snapshots::Snapshots;
-use super::webhook::{Halt, Offered, Rested, Start, Update, WebhookActor};
+use super::webhook::{Halt, Offered, Start, Update, WebhookActor};
 use crate::core::commits::Commits;
 use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
 use crate::core::lanes::Bounds;
@@ -45,7 +45,7 @@ pub(crate) struct PartitionActor {
     pub(super) core: Partition,
     pub(super) log: Rc<PartitionLog>,
     fence: Sequence,
-    children: Children,
+    pub(super) children: Children,
     /// Missed an offer or an update because their mailbox was full.
     lagging: BTreeSet<WebhookId>,
     /// Created a moment ago; what came before is being counted.
@@ -372,7 +372,7 @@ impl PartitionActor {
     }
 
     /// What actors decided holds for whatever is classified next.
-    fn hear_decisions(&mut self) {
+    pub(super) fn hear_decisions(&mut self) {
         for decision in self.log.take_decisions() {
             self.core
                 .decided(decision.webhook, decision.from, decision.status);
@@ -565,44 +565,5 @@ impl Handler<Progress> for PartitionActor {
 
     fn handle(&mut self, _: Progress, ctx: &mut Self::Context) {
         self.progress(ctx);
-    }
-}
-
-impl Handler<Rested> for PartitionActor {
-    type Result = ();
-
-    /// The actor has settled everything. It is let go if nothing was sent to it since, and if
-    /// what it pushed is stored: it would begin again from what is.
-    fn handle(&mut self, rested: Rested, _: &mut Self::Context) {
-        let is_settled = self.log.look(|commits| {
-            commits.pending(rested.webhook) == 0 && commits.stored() >= rested.pushed
-        });
-        if is_settled {
-            self.children.rest(&rested);
-        }
-    }
-}
-
-impl Handler<Ended> for PartitionActor {
-    type Result = ();
-
-    /// An actor ended by a panic: it begins again from the log, later and later; in the end its
-    /// webhook is quarantined (rule 10).
-    fn handle(&mut self, ended: Ended, _: &mut Self::Context) {
-        let now = self.log.now();
-        if self.children.ended(&ended, now, self.log.pushed()) {
-            self.replica.metrics.webhooks_quarantined.increment(1);
-            tracing::error!(
-                webhook.id = %ended.webhook,
-                partition = self.id.0,
-                "the webhook's actor fails again and again; the webhook is quarantined"
-            );
-            self.log.push(JournalEntry::Quarantined {
-                webhook: ended.webhook,
-                at: now,
-                from: self.core.classified().position,
-            });
-            self.hear_decisions();
-        }
     }
 }

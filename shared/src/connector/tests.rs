@@ -501,7 +501,8 @@ fn a_label_is_cut_before_it_is_transformed() {
         let events = map(bamboohr, body.as_bytes()).unwrap();
         let took = started.elapsed();
         assert_eq!(events[0].event, "hris_employees.updated");
-        assert!(took < Duration::from_millis(300), "{took:?}");
+        // Uncut, each would take several seconds.
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }
 
