@@ -36,7 +36,7 @@ test:
 	exec cargo test --doc --workspace
 
 # In the release profile: the targets for times are those of what is deployed. Each scenario ends
-# within 15 minutes.
+# within 15 minutes. One of them needs a dispatcher that heeds no lease, which goes by another name.
 chaos:
 	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
 	export NATS_SERVER; \
