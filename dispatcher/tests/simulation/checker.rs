@@ -87,16 +87,18 @@ impl Checker {
             Subject::Epoch => {
                 let entry = codec::decode_epoch(&message.bytes).unwrap();
                 checker.model.epoch_stored(entry.epoch.0);
-                checker.at_epochs.insert(entry.epoch.0, codec::encode_state(&checker.reference));
+                checker
+                    .at_epochs
+                    .insert(entry.epoch.0, codec::encode_state(&checker.reference));
             }
             Subject::Packs => {
-                let pack = codec::decode_pack(&message.bytes).unwrap();
-                let before = checker.model.webhooks.len();
+                let pack = message.pack.unwrap();
+
                 let is_new = checker.model.pack_stored(&pack, &checker.decisions, world);
                 let folded = checker.reference.apply(Sequence(sequence), &pack);
                 assert_eq!(folded, Ok(()), "the fold stops");
                 if is_new {
-                    checker.compare(&pack, before);
+                    checker.compare(&pack);
                 }
             }
         }
@@ -104,7 +106,7 @@ impl Checker {
     }
 
     /// The production fold says of every delivery what the model says.
-    fn compare(&self, pack: &Pack, _before: usize) {
+    fn compare(&self, pack: &Pack) {
         let known: BTreeSet<WebhookId> = self.reference.webhooks.keys().copied().collect();
         let expected: BTreeSet<WebhookId> = self.model.webhooks.keys().copied().collect();
         assert_eq!(known, expected, "webhooks of the fold");
@@ -129,14 +131,21 @@ impl Checker {
             }
             for (sequence, failing) in &told.failing {
                 let delivery = &model.deliveries[&sequence.0];
-                assert_eq!(failing.attempts, delivery.attempts, "attempts of {sequence}");
+                assert_eq!(
+                    failing.attempts, delivery.attempts,
+                    "attempts of {sequence}"
+                );
             }
-            assert_eq!(told.health.is_open(), model.breaker_is_open, "breaker of {id}");
+            assert_eq!(
+                told.health.is_open(),
+                model.breaker_is_open,
+                "breaker of {id}"
+            );
         }
     }
 
     /// An owner begins with this state.
-    pub(crate) fn taken(world: &mut World, epoch: u64, _fence: u64, state: &PartitionState) {
+    pub(crate) fn taken(world: &mut World, epoch: u64, state: &PartitionState) {
         // Somebody else has taken it since, and the first append will say so.
         if world.checker.model.epoch != epoch {
             return;
@@ -163,7 +172,10 @@ impl Checker {
 
     /// A configuration is on its way into the log: what it lets be sent is sent at once.
     pub(crate) fn applies(world: &mut World, webhook: WebhookId, registry_sequence: Sequence) {
-        let status = world.registry.get(registry_sequence.0).and_then(|decided| decided.status);
+        let status = world
+            .registry
+            .get(registry_sequence.0)
+            .and_then(|decided| decided.status);
         if status == Some(Status::Enabled)
             && let Some(told) = world.checker.model.webhooks.get_mut(&webhook)
         {
@@ -179,29 +191,43 @@ impl Checker {
         attempt: Attempt,
         now: Timestamp,
     ) {
-        world.note(|| format!("decided {webhook} {} number {}", attempt.sequence, attempt.number));
+        world.note(|| {
+            format!(
+                "decided {webhook} {} number {}",
+                attempt.sequence, attempt.number
+            )
+        });
         let decision = Decision {
             epoch,
             number: attempt.number,
             now,
         };
         let key = (webhook, attempt.sequence.0);
-        world.checker.decisions.entry(key).or_default().push(decision);
+        world
+            .checker
+            .decisions
+            .entry(key)
+            .or_default()
+            .push(decision);
         let starts = world.checker.starts.entry((epoch, webhook)).or_default();
         starts.push(now);
         if let Some(limit) = Policies::of(world, webhook).rate {
             let starts = &world.checker.starts[&(epoch, webhook)];
-            let within = starts.iter().rev().take_while(|at| now.millis_since(**at) < 1_000);
+            let within = starts
+                .iter()
+                .rev()
+                .take_while(|at| now.millis_since(**at) < 1_000);
             let within = within.count();
-            assert!(within <= limit as usize, "{within} starts of {webhook} in a second");
+            assert!(
+                within <= limit as usize,
+                "{within} starts of {webhook} in a second"
+            );
         }
         let model = &world.checker.model;
         if let Some(known) = model.webhooks.get(&webhook)
             && model.epoch == epoch
             && let Some(since) = known.quiet_since
         {
-            let owner = world.posts.last().map(|post| post.process);
-            let _ = owner;
             assert!(
                 world.now - since <= QUIET_AFTER_MS || world.has_paused(since),
                 "{webhook} is not quiet"
@@ -215,12 +241,18 @@ impl Checker {
         let (id, sequence, epoch) = (post.webhook, post.sequence, post.epoch);
         world.note(|| format!("sent {id} {sequence} by {}, epoch {epoch}", post.process));
         assert!(host.has_lease(world), "sent outside of the lease: {post:?}");
-        assert!(epoch >= world.checker.last_sender, "a deposed owner sends: {post:?}");
+        assert!(
+            epoch >= world.checker.last_sender,
+            "a deposed owner sends: {post:?}"
+        );
         world.checker.last_sender = epoch;
         let policies = Policies::of(world, id);
         let earlier = &world.posts[..index];
         let mut under_way = 0;
-        for other in earlier.iter().filter(|other| other.webhook == id && other.epoch == epoch) {
+        for other in earlier
+            .iter()
+            .filter(|other| other.webhook == id && other.epoch == epoch)
+        {
             let is_success = other.ended.is_some_and(|(_, success)| success);
             assert!(
                 other.sequence != sequence || !is_success,
@@ -236,10 +268,16 @@ impl Checker {
                 "two attempts of a lane: {other:?}, {post:?}"
             );
         }
-        assert!(under_way < policies.max_in_flight, "too many in flight: {post:?}");
+        assert!(
+            under_way < policies.max_in_flight,
+            "too many in flight: {post:?}"
+        );
         let known = world.checker.model.webhooks.get(&id);
         if let Some(delivery) = known.and_then(|known| known.deliveries.get(&sequence)) {
-            assert!(delivery.end.is_none(), "sent after its end: {post:?}, {delivery:?}");
+            assert!(
+                delivery.end.is_none(),
+                "sent after its end: {post:?}, {delivery:?}"
+            );
         }
     }
 
@@ -273,9 +311,8 @@ impl Checker {
                 codec::decode_state(&snapshot.bytes).unwrap()
             });
             for message in world.journal.after(state.journal.0) {
-                if message.subject == Subject::Packs {
-                    let pack = codec::decode_pack(&message.bytes).unwrap();
-                    state.apply(Sequence(message.sequence), &pack).unwrap();
+                if let Some(pack) = &message.pack {
+                    state.apply(Sequence(message.sequence), pack).unwrap();
                 }
             }
             assert!(
@@ -306,7 +343,9 @@ impl Policies {
             let policy = &decided.policy;
             policies.is_strict &= policy.ordering == Ordering::Strict;
             policies.has_none |= policy.ordering == Ordering::None;
-            policies.max_in_flight = policies.max_in_flight.max(usize::from(policy.max_in_flight));
+            policies.max_in_flight = policies
+                .max_in_flight
+                .max(usize::from(policy.max_in_flight));
             policies.rate = match (policies.rate, policy.rate_limit_per_second) {
                 (Some(known), Some(rate)) => Some(known.max(rate)),
                 (None, _) | (_, None) => None,

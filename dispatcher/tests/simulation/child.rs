@@ -126,7 +126,13 @@ impl Child {
         world.wake(host.index, in_ms, Wake::Owner(owner.epoch, wake));
     }
 
-    pub(crate) fn handle(&mut self, wake: ChildWake, owner: &mut Owner, host: &mut Host, world: &mut World) {
+    pub(crate) fn handle(
+        &mut self,
+        wake: ChildWake,
+        owner: &mut Owner,
+        host: &mut Host,
+        world: &mut World,
+    ) {
         match wake {
             ChildWake::Mailbox => {
                 if let Some(message) = self.mailbox.pop_front() {
@@ -310,10 +316,19 @@ impl Child {
             None
         };
         if let Some((in_ms, outcome)) = unsent {
-            self.ask(in_ms, ChildWake::NotSent(attempt, outcome), owner, host, world);
+            self.ask(
+                in_ms,
+                ChildWake::NotSent(attempt, outcome),
+                owner,
+                host,
+                world,
+            );
             return;
         }
-        let event = world.events.get(attempt.sequence.0).expect("nothing is erased");
+        let event = world
+            .events
+            .get(attempt.sequence.0)
+            .expect("nothing is erased");
         assert_eq!(event.id, attempt.event, "another event than was decided");
         let post = Post {
             process: host.index,
@@ -378,7 +393,13 @@ impl Child {
         }
     }
 
-    fn look_for_rest(&mut self, received: u64, owner: &mut Owner, host: &mut Host, world: &mut World) {
+    fn look_for_rest(
+        &mut self,
+        received: u64,
+        owner: &mut Owner,
+        host: &mut Host,
+        world: &mut World,
+    ) {
         self.rest_asked = false;
         if self.received == received && self.core.is_idle() {
             self.step(Input::Rest, owner, host, world);

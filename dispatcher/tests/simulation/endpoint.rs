@@ -76,7 +76,7 @@ impl Endpoint {
                         (soon, Some(Answer::Reset)),
                         (0, None),
                     ];
-                    chance.pick(&failures).clone()
+                    *chance.pick(&failures)
                 } else {
                     (soon, Some(Answer::Success))
                 }
@@ -86,9 +86,18 @@ impl Endpoint {
             // breaks before the head.
             Manner::SuccessThenReset => {
                 let lost = chance.per_mille(500);
-                (soon, Some(if lost { Answer::LostSuccess } else { Answer::Success }))
+                (
+                    soon,
+                    Some(if lost {
+                        Answer::LostSuccess
+                    } else {
+                        Answer::Success
+                    }),
+                )
             }
-            Manner::Status(status, retry_after) => (soon, Some(Answer::Status(status, retry_after))),
+            Manner::Status(status, retry_after) => {
+                (soon, Some(Answer::Status(status, retry_after)))
+            }
             Manner::Slow => {
                 let after = *chance.pick(&[9_900, 10_100]);
                 (after, Some(Answer::Success))

@@ -26,13 +26,13 @@ pub(crate) fn happen(world: &mut World) {
         8 => cut(world),
         9 => release(world),
         10 => {
-            let jump = *world.chance.pick(&[-3_600_000, -5_000, 500, 3_600_000, 172_800_000]);
+            let jump = *world
+                .chance
+                .pick(&[-3_600_000, -5_000, 500, 3_600_000, 172_800_000]);
             if let Some(index) = pick(world) {
-                let now = world.now;
                 if let Some(process) = world.process_mut(index) {
                     process.set_clock(jump);
                 }
-                let _ = now;
                 world.note(|| format!("clock of process {index} jumps by {jump}"));
             }
         }

@@ -66,7 +66,10 @@ fn quiet_panics() {
         std::panic::set_hook(Box::new(move |panic| {
             let text = panic.to_string();
             PANIC.with(|last| last.replace(text));
-            if std::thread::current().name().is_some_and(|name| name != "world") {
+            if std::thread::current()
+                .name()
+                .is_some_and(|name| name != "world")
+            {
                 usual(panic);
             }
         }));
@@ -83,7 +86,9 @@ fn in_world<T: Send>(what: impl FnOnce() -> T + Send) -> T {
 
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
 }
 
 fn fail(seed: u64) -> ! {
@@ -91,10 +96,7 @@ fn fail(seed: u64) -> ! {
     for line in trace {
         eprintln!("{line}");
     }
-    panic!(
-        "seed {seed}: {violation}\nreproduce: CARILLON_SIM_SEED={seed} cargo test -p dispatcher \
-         --test simulation no_seed_violates_an_invariant"
-    );
+    panic!("seed {seed}: {violation}\nreproduce: make simulate SEED={seed}");
 }
 
 #[test]
@@ -106,7 +108,11 @@ fn no_seed_violates_an_invariant() {
         return;
     }
     let seeds = number("CARILLON_SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, steps, lowest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let (next, steps, lowest) = (
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+        AtomicU64::new(u64::MAX),
+    );
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             let thread = std::thread::Builder::new().name("world".into());
@@ -156,32 +162,60 @@ fn a_lane_check_that_is_off_is_found() {
 
 #[test]
 fn a_fold_that_stops_before_the_epoch_is_found() {
-    goes_red(Plant::FoldStoppedBeforeEpoch, 4_000, &["is not the replayed one"]);
+    goes_red(
+        Plant::FoldStoppedBeforeEpoch,
+        4_000,
+        &["is not the replayed one"],
+    );
 }
 
 #[test]
 fn a_position_taken_from_the_api_is_found() {
-    goes_red(Plant::PositionFromApi, 4_000, &["what pack", "a configuration reaches back"]);
+    goes_red(
+        Plant::PositionFromApi,
+        4_000,
+        &["what pack", "a configuration reaches back"],
+    );
 }
 
 #[test]
 fn offer_ranges_that_nobody_checks_is_found() {
-    goes_red(Plant::OfferRangesUnchecked, 4_000, &["has ended", "come to rest"]);
+    goes_red(
+        Plant::OfferRangesUnchecked,
+        4_000,
+        &["has ended", "come to rest"],
+    );
 }
 
 #[test]
 fn a_404_taken_for_expired_is_found() {
-    goes_red(Plant::NotFoundTakenForExpired, 4_000, &["EVENTS still has it"]);
+    goes_red(
+        Plant::NotFoundTakenForExpired,
+        4_000,
+        &["EVENTS still has it"],
+    );
 }
 
 #[test]
 fn probes_counted_as_attempts_is_found() {
-    goes_red(Plant::ProbesCountedAsAttempts, 4_000, &["counts while the breaker is open", "numbers have no gap", "before its time"]);
+    goes_red(
+        Plant::ProbesCountedAsAttempts,
+        4_000,
+        &[
+            "counts while the breaker is open",
+            "numbers have no gap",
+            "before its time",
+        ],
+    );
 }
 
 #[test]
 fn a_snapshot_with_uncommitted_outcomes_is_found() {
-    goes_red(Plant::SnapshotWithUncommitted, 4_000, &["than the log", "is not the replayed one"]);
+    goes_red(
+        Plant::SnapshotWithUncommitted,
+        4_000,
+        &["than the log", "is not the replayed one"],
+    );
 }
 
 #[test]

@@ -88,7 +88,12 @@ impl Model {
     }
 
     /// Takes a pack in; `false` when it was there before.
-    pub(crate) fn pack_stored(&mut self, pack: &Pack, decisions: &Decisions, world: &World) -> bool {
+    pub(crate) fn pack_stored(
+        &mut self,
+        pack: &Pack,
+        decisions: &Decisions,
+        world: &World,
+    ) -> bool {
         assert_eq!(pack.epoch.0, self.epoch, "a pack of a deposed owner");
         if self.last >= Some((pack.epoch.0, pack.number)) {
             assert!(self.last_pack.contains(pack), "a number is used twice");
@@ -98,15 +103,22 @@ impl Model {
             Some((epoch, number)) if epoch == pack.epoch.0 => number + 1,
             Some(_) | None => 1,
         };
-        assert_eq!(pack.number, expected, "pack numbers of epoch {}", self.epoch);
+        assert_eq!(
+            pack.number, expected,
+            "pack numbers of epoch {}",
+            self.epoch
+        );
         assert!(!self.is_released, "a pack after the release");
         assert!(pack.at >= self.last_at, "journaled time goes back");
         let through = pack.classified.sequence.0;
-        assert!(through >= self.classified || !self.is_begun, "classification goes back");
+        assert!(
+            through >= self.classified || !self.is_begun,
+            "classification goes back"
+        );
         if !self.is_begun {
             // Nobody owned it before: what lies below is nobody's.
             self.is_begun = true;
-            self.classified = self.classified.max(pack_origin(pack, through));
+            self.classified = self.classified.max(pack_origin(pack));
         }
         self.last = Some((pack.epoch.0, pack.number));
         self.last_at = pack.at;
@@ -115,9 +127,8 @@ impl Model {
             self.configure(entry, world);
         }
         self.classify(pack, through, world);
-        for (index, entry) in pack.entries.iter().enumerate() {
-            let next = pack.entries.get(index + 1);
-            self.apply(entry, next, pack.epoch.0, decisions, world);
+        for entry in &pack.entries {
+            self.apply(entry, pack.epoch.0, decisions, world);
         }
         true
     }
@@ -132,15 +143,24 @@ impl Model {
                 lifts,
             } => {
                 let told = self.webhooks.entry(*webhook).or_default();
-                let decided = world.registry.get(registry_sequence.0).expect("in REGISTRY");
+                let decided = world
+                    .registry
+                    .get(registry_sequence.0)
+                    .expect("in REGISTRY");
                 assert_eq!(decided.webhook, *webhook);
                 assert!(told.latest() < registry_sequence.0, "applied twice");
                 if told.configs.is_empty() {
-                    assert_eq!(from.sequence.0, decided.from, "a creation names where it begins");
+                    assert_eq!(
+                        from.sequence.0, decided.from,
+                        "a creation names where it begins"
+                    );
                     told.uncounted = back_through.map(|through| (from.sequence.0, through.0));
                 } else {
                     assert_eq!(*back_through, None, "creation alone reaches back");
-                    assert!(from.sequence.0 > self.classified || decided.from > self.classified, "a configuration reaches back");
+                    assert!(
+                        from.sequence.0 > self.classified || decided.from > self.classified,
+                        "a configuration reaches back"
+                    );
                 }
                 let before = told.configs.last().and_then(|config| config.decision);
                 if *lifts {
@@ -168,7 +188,10 @@ impl Model {
         let Some(told) = self.webhooks.get_mut(&webhook) else {
             return;
         };
-        let last = *told.configs.last().expect("a configuration before a decision");
+        let last = *told
+            .configs
+            .last()
+            .expect("a configuration before a decision");
         told.configs.push(Config {
             from,
             decision: Some(status),
@@ -182,7 +205,10 @@ impl Model {
         let mut expected: BTreeMap<(WebhookId, Option<SkipReason>), u64> = BTreeMap::new();
         for (sequence, event) in world.events.range(self.classified, through) {
             for (id, told) in &mut self.webhooks {
-                if told.uncounted.is_some_and(|(_, through)| sequence.0 <= through) {
+                if told
+                    .uncounted
+                    .is_some_and(|(_, through)| sequence.0 <= through)
+                {
                     continue;
                 }
                 if told.project(&world.registry) != event.project {
@@ -202,19 +228,18 @@ impl Model {
         let counted: BTreeMap<_, _> = pack
             .counted
             .iter()
-            .map(|Counted { webhook, skipped, count }| ((*webhook, *skipped), *count))
+            .map(
+                |Counted {
+                     webhook,
+                     skipped,
+                     count,
+                 }| ((*webhook, *skipped), *count),
+            )
             .collect();
         assert_eq!(counted, expected, "what pack {} counts", pack.number);
     }
 
-    fn apply(
-        &mut self,
-        entry: &JournalEntry,
-        next: Option<&JournalEntry>,
-        epoch: u64,
-        decisions: &Decisions,
-        world: &World,
-    ) {
+    fn apply(&mut self, entry: &JournalEntry, epoch: u64, decisions: &Decisions, world: &World) {
         if matches!(entry, JournalEntry::Released) {
             self.is_released = true;
         }
@@ -241,7 +266,6 @@ impl Model {
                 if !was_open {
                     told.consecutive = 0;
                 }
-                let _ = next;
             }
             JournalEntry::AttemptFailed {
                 attempt,
@@ -268,9 +292,20 @@ impl Model {
             }
             JournalEntry::Ended { attempt, end } => {
                 let attempts = told.pending(attempt).attempts;
-                assert_eq!(attempt.number, attempts, "attempts of what ended: {attempt:?}");
-                assert_ne!(*end, UnsentEnd::Exhausted(ExhaustReason::Expired), "EVENTS still has it: {attempt:?}");
-                assert_ne!(*end, UnsentEnd::Skipped(SkipReason::Erased), "EVENTS still has it: {attempt:?}");
+                assert_eq!(
+                    attempt.number, attempts,
+                    "attempts of what ended: {attempt:?}"
+                );
+                assert_ne!(
+                    *end,
+                    UnsentEnd::Exhausted(ExhaustReason::Expired),
+                    "EVENTS still has it: {attempt:?}"
+                );
+                assert_ne!(
+                    *end,
+                    UnsentEnd::Skipped(SkipReason::Erased),
+                    "EVENTS still has it: {attempt:?}"
+                );
                 told.end(attempt, End::Unsent(*end));
             }
             JournalEntry::PendingEnded {
@@ -295,20 +330,38 @@ impl Model {
                     told.justify_end(through.0, *end, &world.registry);
                 }
             }
-            JournalEntry::ProbeFailed { attempt, weight, .. } => {
-                assert!(told.breaker_is_open || told.was_lifted, "a probe while closed: {attempt:?}");
-                assert!(!weight.counts || told.was_lifted, "a probe that counts: {attempt:?}");
+            JournalEntry::ProbeFailed {
+                attempt, weight, ..
+            } => {
+                assert!(
+                    told.breaker_is_open || told.was_lifted,
+                    "a probe while closed: {attempt:?}"
+                );
+                assert!(
+                    !weight.counts || told.was_lifted,
+                    "a probe that counts: {attempt:?}"
+                );
                 told.weigh(weight.counts);
                 let attempts = told.pending(attempt).attempts;
-                assert_eq!(attempt.number, attempts, "a probe is no attempt: {attempt:?}");
+                assert_eq!(
+                    attempt.number, attempts,
+                    "a probe is no attempt: {attempt:?}"
+                );
             }
             JournalEntry::BreakerOpened { .. } => {
                 assert!(!told.breaker_is_open, "opened while open");
-                assert!(told.consecutive >= 5 || told.was_lifted, "opened after {} failures", told.consecutive);
+                assert!(
+                    told.consecutive >= 5 || told.was_lifted,
+                    "opened after {} failures",
+                    told.consecutive
+                );
                 told.breaker_is_open = true;
             }
             JournalEntry::BreakerClosed { .. } => {
-                assert!(told.breaker_is_open || told.was_lifted, "closed while closed");
+                assert!(
+                    told.breaker_is_open || told.was_lifted,
+                    "closed while closed"
+                );
                 told.breaker_is_open = false;
                 told.consecutive = 0;
             }
@@ -331,7 +384,7 @@ impl Model {
 }
 
 /// Where the very first owner began: below it nothing is classified.
-fn pack_origin(pack: &Pack, _through: u64) -> u64 {
+fn pack_origin(pack: &Pack) -> u64 {
     let froms = pack.entries.iter().filter_map(|entry| match entry {
         JournalEntry::ConfigApplied { back_through, .. } => *back_through,
         _ => None,
@@ -341,7 +394,9 @@ fn pack_origin(pack: &Pack, _through: u64) -> u64 {
 
 impl Told {
     pub(crate) fn latest(&self) -> u64 {
-        self.configs.last().map_or(0, |config| config.registry_sequence)
+        self.configs
+            .last()
+            .map_or(0, |config| config.registry_sequence)
     }
 
     fn project(&self, registry: &Registry) -> shared::ids::ProjectId {
@@ -363,7 +418,11 @@ impl Told {
     }
 
     fn class(&self, sequence: u64, resource: &str, registry: &Registry) -> Class {
-        let holds = self.configs.iter().rev().find(|config| config.from <= sequence);
+        let holds = self
+            .configs
+            .iter()
+            .rev()
+            .find(|config| config.from <= sequence);
         let Some(config) = holds.copied() else {
             return Class::NotWanted;
         };
@@ -393,7 +452,10 @@ impl Told {
                     retry_at: None,
                     end: None,
                 };
-                assert!(self.deliveries.insert(sequence, delivery).is_none(), "classified twice");
+                assert!(
+                    self.deliveries.insert(sequence, delivery).is_none(),
+                    "classified twice"
+                );
             }
         }
     }
@@ -411,14 +473,23 @@ impl Told {
                 None => {}
             }
         }
-        (self.deliveries.len() as u64 + at_once, delivered, exhausted, skipped)
+        (
+            self.deliveries.len() as u64 + at_once,
+            delivered,
+            exhausted,
+            skipped,
+        )
     }
 
     fn pending(&mut self, attempt: &AttemptEntry) -> &mut Delivery {
         let known = self.deliveries.get_mut(&attempt.position.sequence.0);
         let delivery = known.unwrap_or_else(|| panic!("never accepted: {attempt:?}"));
         assert_eq!(delivery.end, None, "ended before: {attempt:?}");
-        assert_eq!((delivery.lane, delivery.event), (attempt.lane, attempt.event), "{attempt:?}");
+        assert_eq!(
+            (delivery.lane, delivery.event),
+            (attempt.lane, attempt.event),
+            "{attempt:?}"
+        );
         delivery
     }
 
@@ -428,37 +499,56 @@ impl Told {
 
     fn weigh(&mut self, counts: bool) {
         if counts {
-            assert!(!self.breaker_is_open, "a failure counts while the breaker is open");
+            assert!(
+                !self.breaker_is_open,
+                "a failure counts while the breaker is open"
+            );
             self.consecutive += 1;
         }
     }
 
     /// The attempt is the next one, and was not decided before its time.
-    fn attempted(&mut self, attempt: &AttemptEntry, epoch: u64, decisions: &Decisions, is_probe: bool) {
+    fn attempted(
+        &mut self,
+        attempt: &AttemptEntry,
+        epoch: u64,
+        decisions: &Decisions,
+        is_probe: bool,
+    ) {
         let delivery = self.pending(attempt);
-        assert_eq!(attempt.number, delivery.attempts + 1, "numbers have no gap: {attempt:?}");
+        assert_eq!(
+            attempt.number,
+            delivery.attempts + 1,
+            "numbers have no gap: {attempt:?}"
+        );
         let key = (attempt.webhook, attempt.position.sequence.0);
-        let decided = decisions.get(&key).into_iter().flatten();
-        let decided = decided
-            .filter(|decision| decision.epoch == epoch && decision.number == attempt.number)
-            .next_back();
+        let mut decided = decisions.get(&key).into_iter().flatten();
+        let decided =
+            decided.rfind(|decision| decision.epoch == epoch && decision.number == attempt.number);
         let decided = decided.unwrap_or_else(|| panic!("nobody decided it: {attempt:?}"));
         let is_due = delivery.retry_at.is_none_or(|due| decided.now >= due);
-        assert!(is_due || is_probe, "before its time: {attempt:?}, {decided:?}, {delivery:?}");
+        assert!(
+            is_due || is_probe,
+            "before its time: {attempt:?}, {decided:?}, {delivery:?}"
+        );
     }
 
     fn justify(&self, attempt: &AttemptEntry, reason: ExhaustReason, world: &World) {
         match reason {
             ExhaustReason::Schedule => {
                 let policies = world.registry.of(attempt.webhook);
-                let steps = policies.map(|decided| decided.policy.retry_schedule_ms.len()).min();
+                let steps = policies
+                    .map(|decided| decided.policy.retry_schedule_ms.len())
+                    .min();
                 let steps = u32::try_from(steps.unwrap_or(0)).unwrap();
                 assert!(attempt.number > steps, "exhausted early: {attempt:?}");
             }
             ExhaustReason::Deactivated => {
-                let is_deactivated =
-                    |config: &Config| config.decision == Some(Status::Deactivated);
-                assert!(self.configs.iter().any(is_deactivated), "not deactivated: {attempt:?}");
+                let is_deactivated = |config: &Config| config.decision == Some(Status::Deactivated);
+                assert!(
+                    self.configs.iter().any(is_deactivated),
+                    "not deactivated: {attempt:?}"
+                );
             }
             ExhaustReason::Expired => panic!("expired after an attempt: {attempt:?}"),
         }
@@ -474,7 +564,10 @@ impl Told {
             };
             ends == Some(end) && config.from <= through + 1
         };
-        assert!(self.configs.iter().any(says), "nothing ends {end:?} through {through}");
+        assert!(
+            self.configs.iter().any(says),
+            "nothing ends {end:?} through {through}"
+        );
     }
 
     fn count_back(
@@ -504,6 +597,9 @@ impl Told {
             }
         }
         let counted = (accepted, skipped.iter().copied().collect());
-        assert_eq!(counted, expected, "what the creation of {id} reached back to");
+        assert_eq!(
+            counted, expected,
+            "what the creation of {id} reached back to"
+        );
     }
 }

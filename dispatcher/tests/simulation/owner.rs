@@ -1,7 +1,8 @@
 //! The shell of an owned partition: what its actor, its committer and its children do, in the
 //! same order, with messages that take their time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dispatcher::core::classify::Class;
 use dispatcher::core::commits::Commits;
@@ -109,9 +110,10 @@ impl Owner {
         let classified = state.classified.map_or(known, |position| position.sequence);
         let mut core = Partition::new(1, classified, state.checkpoint);
         for id in world.registry.webhooks() {
-            if let (Some(webhook), Some(told)) =
-                (world.registry.webhook(id, host.registry_seen), state.webhooks.get(&id))
-            {
+            if let (Some(webhook), Some(told)) = (
+                world.registry.webhook(id, host.registry_seen),
+                state.webhooks.get(&id),
+            ) {
                 core.restore(webhook, &told.applied);
             }
         }
@@ -170,7 +172,9 @@ impl Owner {
 
     pub(crate) fn has_come_to_rest(&self, world: &World) -> bool {
         self.core.classified().position.sequence.0 >= world.events.last_ours()
-            && self.commits.is_empty() && !self.commits.has_counts() && self.lagging.is_empty()
+            && self.commits.is_empty()
+            && !self.commits.has_counts()
+            && self.lagging.is_empty()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -221,11 +225,13 @@ impl Owner {
             OwnerWake::Snapshot => self.snapshot(world),
             OwnerWake::Child(id, incarnation, wake) => {
                 let mut child = self.children.remove(&id);
-                if let Some(child) = child.as_mut().filter(|child| child.incarnation == incarnation) {
+                if let Some(child) = child
+                    .as_mut()
+                    .filter(|child| child.incarnation == incarnation)
+                {
                     child.handle(wake, self, host, world);
-                } else if let ChildWake::Send(attempt) = wake {
-                    // The actor is gone, its attempt is not.
-                    let _ = attempt;
+                } else if matches!(wake, ChildWake::Send(_) | ChildWake::NotSent(..)) {
+                    // The actor is gone; its attempt never left.
                     self.under_way = self.under_way.saturating_sub(1);
                 }
                 if let Some(child) = child {
@@ -242,8 +248,7 @@ impl Owner {
 
     /// What an input brought about is seen to.
     pub(crate) fn after(&mut self, host: &mut Host, world: &mut World) {
-        let is_free =
-            self.committing.is_empty() || world.settings.plants(Plant::PackSentAhead);
+        let is_free = self.committing.is_empty() || world.settings.plants(Plant::PackSentAhead);
         if is_free && !self.pump_asked && !self.commits.is_empty() {
             self.pump_asked = true;
             let in_ms = world.chance.within(0, 5);
@@ -257,7 +262,11 @@ impl Owner {
             || self.releasing_since.is_some();
         if has_work && !self.tick_asked {
             self.tick_asked = true;
-            world.wake(host.index, TICK_MS, Wake::Owner(self.epoch, OwnerWake::Tick));
+            world.wake(
+                host.index,
+                TICK_MS,
+                Wake::Owner(self.epoch, OwnerWake::Tick),
+            );
         }
     }
 
@@ -272,7 +281,7 @@ impl Owner {
 
     fn wake(
         &mut self,
-        webhook: &std::sync::Arc<Webhook>,
+        webhook: &Arc<Webhook>,
         idle_through: Option<Sequence>,
         host: &mut Host,
         world: &mut World,
@@ -284,7 +293,8 @@ impl Owner {
         {
             return;
         }
-        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id)) else {
+        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id))
+        else {
             return;
         };
         match rules.status {
@@ -308,7 +318,7 @@ impl Owner {
             bounds: world.settings.bounds,
         });
         self.incarnations += 1;
-        let mut child = Child::new(std::sync::Arc::clone(webhook), history, core, self.incarnations);
+        let mut child = Child::new(Arc::clone(webhook), history, core, self.incarnations);
         child.start(self, host, world);
         self.children.insert(id, child);
         self.lagging.insert(id);
@@ -373,7 +383,7 @@ impl Owner {
         self.after(host, world);
     }
 
-    fn configure(&mut self, webhook: &std::sync::Arc<Webhook>, host: &mut Host, world: &mut World) {
+    fn configure(&mut self, webhook: &Arc<Webhook>, host: &mut Host, world: &mut World) {
         self.hear_decisions();
         let configured = self.core.configure(webhook);
         for mut entry in configured.entries {
@@ -425,15 +435,16 @@ impl Owner {
         self.core.remove(webhook.project, id);
     }
 
-    fn update(&mut self, webhook: &std::sync::Arc<Webhook>, host: &mut Host, world: &mut World) {
+    fn update(&mut self, webhook: &Arc<Webhook>, host: &mut Host, world: &mut World) {
         let id = webhook.id;
         let owed = self.commits.owed(id);
-        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id)) else {
+        let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id))
+        else {
             self.lagging.remove(&id);
             return;
         };
         let message = Message::Update {
-            webhook: std::sync::Arc::clone(webhook),
+            webhook: Arc::clone(webhook),
             history: history.clone(),
             rules,
             owed,
@@ -452,7 +463,13 @@ impl Owner {
     }
 
     /// Whether the message found room; `None` if the webhook has no actor.
-    fn send(&mut self, id: WebhookId, message: Message, host: &Host, world: &mut World) -> Option<bool> {
+    fn send(
+        &mut self,
+        id: WebhookId,
+        message: Message,
+        host: &Host,
+        world: &mut World,
+    ) -> Option<bool> {
         let epoch = self.epoch;
         let child = self.children.get_mut(&id)?;
         let is_taken = child.receive(message, world);
@@ -465,7 +482,12 @@ impl Owner {
         Some(is_taken)
     }
 
-    fn end_without_actor(&mut self, webhook: WebhookId, host: &mut Host, world: &mut World) -> bool {
+    fn end_without_actor(
+        &mut self,
+        webhook: WebhookId,
+        host: &mut Host,
+        world: &mut World,
+    ) -> bool {
         if self.now(host, world) < self.hold_ends_until {
             return false;
         }
@@ -511,7 +533,8 @@ impl Owner {
 
     fn hear_decisions(&mut self) {
         for decision in self.commits.take_decisions() {
-            self.core.decided(decision.webhook, decision.from, decision.status);
+            self.core
+                .decided(decision.webhook, decision.from, decision.status);
             self.lagging.insert(decision.webhook);
         }
     }
@@ -533,7 +556,8 @@ impl Owner {
                 self.commits.count(self.core.classified(), &taken.counted);
                 for (id, (offer, _events)) in taken.offers {
                     if !self.children.contains_key(&id)
-                        && let Some(webhook) = world.registry.webhook(id, host.registry_seen).cloned()
+                        && let Some(webhook) =
+                            world.registry.webhook(id, host.registry_seen).cloned()
                     {
                         let idle_through = asleep.contains(&id).then_some(offer.after);
                         self.wake(&webhook, idle_through, host, world);
@@ -600,7 +624,11 @@ impl Owner {
             skipped: BTreeMap::new(),
         };
         let in_ms = world.chance.within(1, 2_000);
-        world.wake(host.index, in_ms, Wake::Owner(self.epoch, OwnerWake::Count(counting)));
+        world.wake(
+            host.index,
+            in_ms,
+            Wake::Owner(self.epoch, OwnerWake::Count(counting)),
+        );
     }
 
     fn counted(&mut self, mut counting: Counting, host: &mut Host, world: &mut World) {
@@ -737,7 +765,11 @@ impl Owner {
         let chance = world.settings.snapshots;
         if !sends_ahead && world.chance.per_mille(chance) {
             let in_ms = world.chance.within(0, 30);
-            world.wake(host.index, in_ms, Wake::Owner(self.epoch, OwnerWake::Snapshot));
+            world.wake(
+                host.index,
+                in_ms,
+                Wake::Owner(self.epoch, OwnerWake::Snapshot),
+            );
         }
     }
 
@@ -771,7 +803,8 @@ impl Owner {
             }
             Some(Err(Refused::Conflict)) => {
                 let last = world.journal.last_of(Subject::Packs);
-                let last = last.filter(|last| committing.in_doubt && last.id == committing.append.id);
+                let last =
+                    last.filter(|last| committing.in_doubt && last.id == committing.append.id);
                 match last.map(|last| Sequence(last.sequence)) {
                     Some(at) => self.stored(index, at, host, world),
                     None => self.ended = Some(Ended::Deposed),
@@ -784,7 +817,11 @@ impl Owner {
                 RETRY_MS
             }
         };
-        world.wake(host.index, again, Wake::Owner(self.epoch, OwnerWake::Append));
+        world.wake(
+            host.index,
+            again,
+            Wake::Owner(self.epoch, OwnerWake::Append),
+        );
     }
 
     fn stored(&mut self, index: usize, at: Sequence, host: &mut Host, world: &mut World) {
@@ -823,7 +860,7 @@ impl Owner {
                 entries: self.unstored.clone(),
             };
             let (last, journal) = (state.last, state.journal);
-            let _ = state.apply(journal, &ahead);
+            state.apply(journal, &ahead).unwrap();
             state.last = last;
         }
         world.note(|| format!("snapshot at {}", state.journal));
@@ -886,9 +923,10 @@ pub(crate) fn read(
     Some(world.events.stretch((after, known), project, most))
 }
 
-fn webhooks(host: &Host, world: &World) -> Vec<std::sync::Arc<Webhook>> {
+fn webhooks(host: &Host, world: &World) -> Vec<Arc<Webhook>> {
     let ids = world.registry.webhooks();
-    ids.filter_map(|id| world.registry.webhook(id, host.registry_seen).cloned()).collect()
+    ids.filter_map(|id| world.registry.webhook(id, host.registry_seen).cloned())
+        .collect()
 }
 
 /// An entry without what makes it long.
@@ -900,8 +938,5 @@ pub(crate) fn brief(entry: &JournalEntry) -> String {
         | JournalEntry::ProbeFailed { failure, .. } => failure.sealed_answer.clear(),
         _ => {}
     }
-    let text = format!("{entry:?}");
-    let noise = HashMap::from([("previous: Links", "")]);
-    let _ = noise;
-    text
+    format!("{entry:?}")
 }

@@ -2,7 +2,7 @@
 //! of the streams. It stands in for the actors: what they decide is decided by the same core.
 
 use shared::codec;
-use shared::domain::journal::EpochEntry;
+use shared::domain::journal::{EpochEntry, JournalEntry};
 use shared::domain::state::PartitionState;
 use shared::ids::{Epoch, ReplicaId, Sequence};
 use shared::time::Timestamp;
@@ -122,7 +122,9 @@ impl Host {
     }
 
     fn could_renew(&self, world: &World, at: i64) -> bool {
-        !within(&world.membership_outages, at) && !within(&self.pauses, at) && !within(&self.cuts, at)
+        !within(&world.membership_outages, at)
+            && !within(&self.pauses, at)
+            && !within(&self.cuts, at)
     }
 
     /// Whether it may send.
@@ -135,8 +137,7 @@ impl Host {
     fn has_key(&self, world: &World) -> bool {
         let renewed = self.renewed_at(world, world.now);
         let expired = within(&world.membership_outages, world.now);
-        !expired
-            && renewed.is_some_and(|renewed| world.now < renewed + RENEWAL_TAKES_MS + TTL_MS)
+        !expired && renewed.is_some_and(|renewed| world.now < renewed + RENEWAL_TAKES_MS + TTL_MS)
     }
 
     /// Whether a peer's absence counts for it: it has itself renewed without a gap (rule 5).
@@ -144,8 +145,7 @@ impl Host {
         let newest = (world.now - self.phase).rem_euclid(RENEW_MS);
         let newest = world.now - newest;
         newest - TTL_MS >= self.started_at
-            && (0..=TTL_MS / RENEW_MS)
-                .all(|back| self.could_renew(world, newest - back * RENEW_MS))
+            && (0..=TTL_MS / RENEW_MS).all(|back| self.could_renew(world, newest - back * RENEW_MS))
     }
 
     /// Whether its lease may have lapsed since; rather too often than not.
@@ -161,9 +161,8 @@ impl Host {
         let token = self.token();
         let reply = Some((self.index, token));
         let (lost, late) = (world.settings.append_lost, world.settings.append_late);
-        let arrives = |append: &Append, reply| {
-            crate::world::Happening::Arrives(append.clone(), reply)
-        };
+        let arrives =
+            |append: &Append, reply| crate::world::Happening::Arrives(append.clone(), reply);
         if world.misfortune(late) {
             // Stored after its author has given up on it, or was deposed.
             let in_ms = world.chance.within(100, 40_000);
@@ -245,12 +244,13 @@ impl Process {
 
     pub(crate) fn has_come_to_rest(&self, world: &World) -> bool {
         let is_at_rest = |owner: &Owner| owner.has_come_to_rest(world);
-        !self.is_alive()
-            || (self.taking.is_none() && self.owner.as_ref().is_none_or(is_at_rest))
+        !self.is_alive() || (self.taking.is_none() && self.owner.as_ref().is_none_or(is_at_rest))
     }
 
     pub(crate) fn describe(&self) -> Option<String> {
-        self.owner.as_ref().map(|owner| format!("{}: {}", self.host.index, owner.describe()))
+        self.owner
+            .as_ref()
+            .map(|owner| format!("{}: {}", self.host.index, owner.describe()))
     }
 
     fn is_well(&self, world: &World) -> bool {
@@ -328,9 +328,9 @@ impl Process {
         };
         let is_released = released(world, after);
         let is_own = holder == Some(self.host.replica);
-        let is_seen = world.processes().any(|process| {
-            Some(process.host.replica) == holder && process.host.has_key(world)
-        });
+        let is_seen = world
+            .processes()
+            .any(|process| Some(process.host.replica) == holder && process.host.has_key(world));
         let is_dead = !is_seen && !is_own && self.host.is_certain(world);
         if holder.is_none() || is_released || is_own || is_dead {
             let began_at = self.host.wall(world);
@@ -379,7 +379,10 @@ impl Process {
             Step::ReadEpoch => {
                 let last = world.journal.last_of(Subject::Epoch);
                 let (epoch, expected) = last.map_or((0, 0), |last| {
-                    (codec::decode_epoch(&last.bytes).unwrap().epoch.0, last.sequence)
+                    (
+                        codec::decode_epoch(&last.bytes).unwrap().epoch.0,
+                        last.sequence,
+                    )
                 });
                 if expected != taking.after {
                     // The decision was about another holder.
@@ -410,16 +413,14 @@ impl Process {
                 }
             }
             Step::Fold => {
-                let Some(state) = fold(world) else {
-                    world.wake(self.host.index, 500, Wake::Take(step));
-                    return;
-                };
-                taking.state = state;
-                next = Some(if world.settings.plants(Plant::FoldStoppedBeforeEpoch) && taking.fence == 0 {
-                    Step::ReadEpoch
-                } else {
-                    Step::CheckEvents
-                });
+                taking.state = fold(world);
+                next = Some(
+                    if world.settings.plants(Plant::FoldStoppedBeforeEpoch) && taking.fence == 0 {
+                        Step::ReadEpoch
+                    } else {
+                        Step::CheckEvents
+                    },
+                );
             }
             Step::CheckEvents => {
                 check_events(&taking.state, world);
@@ -448,7 +449,7 @@ impl Process {
         };
         let index = self.host.index;
         world.note(|| format!("process {index} owns the partition, epoch {}", taking.epoch));
-        Checker::taken(world, taking.epoch, taking.fence, &taking.state);
+        Checker::taken(world, taking.epoch, &taking.state);
         let taken = Taken {
             epoch: taking.epoch,
             fence: taking.fence,
@@ -462,11 +463,20 @@ impl Process {
         self.owner = Some(owner);
     }
 
-    fn answered(&mut self, token: u64, outcome: Option<Result<Appended, Refused>>, world: &mut World) {
+    fn answered(
+        &mut self,
+        token: u64,
+        outcome: Option<Result<Appended, Refused>>,
+        world: &mut World,
+    ) {
         if let Some(owner) = &mut self.owner {
             owner.answered(token, outcome, &mut self.host, world);
         }
-        let Some(taking) = self.taking.as_mut().filter(|taking| taking.token == Some(token)) else {
+        let Some(taking) = self
+            .taking
+            .as_mut()
+            .filter(|taking| taking.token == Some(token))
+        else {
             return;
         };
         taking.token = None;
@@ -518,7 +528,11 @@ impl Process {
         if world.misfortune(fails / 2) {
             // Lost on its way; what comes next leaves a gap.
             if through == last {
-                world.wake(self.host.index, 1_000, Wake::Owner(owner.epoch, OwnerWake::Scan(Sequence(last))));
+                world.wake(
+                    self.host.index,
+                    1_000,
+                    Wake::Owner(owner.epoch, OwnerWake::Scan(Sequence(last))),
+                );
             }
             return;
         }
@@ -571,14 +585,14 @@ impl Process {
 /// Whether the owner since the epoch entry at `fence` has released the partition.
 fn released(world: &World, fence: u64) -> bool {
     let last = world.journal.last_of(Subject::Packs);
-    last.filter(|last| last.sequence > fence).is_some_and(|last| {
-        let pack = codec::decode_pack(&last.bytes).unwrap();
-        pack.entries.contains(&shared::domain::journal::JournalEntry::Released)
-    })
+    let pack = last
+        .filter(|last| last.sequence > fence)
+        .and_then(|last| last.pack.as_ref());
+    pack.is_some_and(|pack| pack.entries.contains(&JournalEntry::Released))
 }
 
 /// The newest snapshot that is whole, and what JOURNAL has after it.
-fn fold(world: &mut World) -> Option<PartitionState> {
+fn fold(world: &mut World) -> PartitionState {
     let back = match world.chance.below(10) {
         0..=5 => 0,
         6 | 7 => 1,
@@ -590,13 +604,12 @@ fn fold(world: &mut World) -> Option<PartitionState> {
         None => PartitionState::default(),
     };
     for message in world.journal.after(state.journal.0) {
-        if message.subject == Subject::Packs {
-            let pack = codec::decode_pack(&message.bytes).unwrap();
-            let folded = state.apply(Sequence(message.sequence), &pack);
+        if let Some(pack) = &message.pack {
+            let folded = state.apply(Sequence(message.sequence), pack);
             folded.unwrap_or_else(|missing| panic!("the fold stops: {missing}"));
         }
     }
-    Some(state)
+    state
 }
 
 fn check_events(state: &PartitionState, world: &World) {
@@ -604,6 +617,10 @@ fn check_events(state: &PartitionState, world: &World) {
     assert!(classified <= world.events.last(), "EVENTS went back");
     if let Some(checkpoint) = state.checkpoint {
         let event = world.events.get(checkpoint.position.sequence.0);
-        assert_eq!(event.map(|event| event.id), Some(checkpoint.event), "another event");
+        assert_eq!(
+            event.map(|event| event.id),
+            Some(checkpoint.event),
+            "another event"
+        );
     }
 }

@@ -74,9 +74,8 @@ impl Settings {
         let (fetch_lags, snapshots) = (rate(500, 300), rate(700, 300));
         let failing = rate(800, 700);
         let spans = [MINUTE, 10 * MINUTE, 60 * MINUTE, 12 * 60 * MINUTE];
-        let small = |chance: &mut Chance, most: u64| {
-            usize::try_from(1 + chance.below(most)).unwrap()
-        };
+        let small =
+            |chance: &mut Chance, most: u64| usize::try_from(1 + chance.below(most)).unwrap();
         Self {
             plant,
             span_ms: *chance.pick(&spans),
@@ -107,7 +106,7 @@ impl Settings {
             fetch_lags,
             failing,
             snapshots,
-            answer_bytes: if chance.per_mille(80) { 100 << 10 } else { 4 },
+            answer_bytes: if chance.per_mille(40) { 100 << 10 } else { 4 },
             refuses_before_duplicates: chance.per_mille(500),
             orderings: 1 + chance.below(3),
         }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use dispatcher::core::partition::Stretch;
+use shared::codec;
 use shared::domain::event::Event;
 use shared::domain::filter::Selection;
+use shared::domain::journal::Pack;
 use shared::domain::policy::Policy;
 use shared::domain::webhook::{
     Dialect, Endpoint, Status, Webhook, WebhookDefinition, WebhookVersion,
@@ -34,11 +36,16 @@ impl Events {
 
     /// The last of this partition.
     pub(crate) fn last_ours(&self) -> u64 {
-        self.log.iter().rposition(Option::is_some).map_or(0, |index| index as u64 + 1)
+        self.log
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |index| index as u64 + 1)
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<&Arc<Event>> {
-        self.log.get(usize::try_from(sequence.checked_sub(1)?).ok()?)?.as_ref()
+        self.log
+            .get(usize::try_from(sequence.checked_sub(1)?).ok()?)?
+            .as_ref()
     }
 
     /// What lies in (after, through].
@@ -108,6 +115,8 @@ pub(crate) struct Message {
     pub(crate) subject: Subject,
     pub(crate) id: String,
     pub(crate) bytes: Vec<u8>,
+    /// What the bytes say, if that is a pack.
+    pub(crate) pack: Option<Arc<Pack>>,
     at: i64,
 }
 
@@ -156,6 +165,8 @@ impl Journal {
             subject: append.subject,
             id: append.id.clone(),
             bytes: append.bytes.clone(),
+            pack: (append.subject == Subject::Packs)
+                .then(|| Arc::new(codec::decode_pack(&append.bytes).unwrap())),
             at: now,
         });
         Ok(Appended {
@@ -169,16 +180,23 @@ impl Journal {
     }
 
     pub(crate) fn last_of(&self, subject: Subject) -> Option<&Message> {
-        self.messages.iter().rev().find(|message| message.subject == subject)
+        self.messages
+            .iter()
+            .rev()
+            .find(|message| message.subject == subject)
     }
 
     pub(crate) fn message(&self, sequence: u64) -> Option<&Message> {
-        let index = self.messages.binary_search_by_key(&sequence, |message| message.sequence);
+        let index = self
+            .messages
+            .binary_search_by_key(&sequence, |message| message.sequence);
         self.messages.get(index.ok()?)
     }
 
     pub(crate) fn after(&self, sequence: u64) -> impl Iterator<Item = &Message> {
-        self.messages.iter().filter(move |message| message.sequence > sequence)
+        self.messages
+            .iter()
+            .filter(move |message| message.sequence > sequence)
     }
 }
 
@@ -199,7 +217,11 @@ impl Snapshots {
     /// A lower one never replaces a higher one.
     pub(crate) fn put(&mut self, snapshot: Snapshot) {
         let rank = |snapshot: &Snapshot| (snapshot.epoch, snapshot.journal);
-        if self.kept.last().is_none_or(|newest| rank(newest) < rank(&snapshot)) {
+        if self
+            .kept
+            .last()
+            .is_none_or(|newest| rank(newest) < rank(&snapshot))
+        {
             self.kept.push(snapshot);
             let extra = self.kept.len().saturating_sub(2);
             self.kept.drain(..extra);
@@ -273,13 +295,16 @@ impl Registry {
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<&Decided> {
-        self.log.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
+        self.log
+            .get(usize::try_from(sequence.checked_sub(1)?).ok()?)
     }
 
     /// As one sees it who has folded through `seen`.
     pub(crate) fn webhook(&self, id: WebhookId, seen: u64) -> Option<&Arc<Webhook>> {
         let versions = self.folded.get(&id)?.iter().rev();
-        versions.into_iter().find(|webhook| webhook.sequence.0 <= seen)
+        versions
+            .into_iter()
+            .find(|webhook| webhook.sequence.0 <= seen)
     }
 
     pub(crate) fn webhooks(&self) -> impl Iterator<Item = WebhookId> {
@@ -288,13 +313,17 @@ impl Registry {
 
     /// All that was ever decided about a webhook.
     pub(crate) fn of(&self, webhook: WebhookId) -> impl Iterator<Item = &Decided> {
-        self.log.iter().filter(move |decided| decided.webhook == webhook)
+        self.log
+            .iter()
+            .filter(move |decided| decided.webhook == webhook)
     }
 
     /// The last decision about each webhook.
     pub(crate) fn latest(&self) -> BTreeMap<WebhookId, (u64, &Decided)> {
         let numbered = (1..).zip(&self.log);
-        numbered.map(|(sequence, decided)| (decided.webhook, (sequence, decided))).collect()
+        numbered
+            .map(|(sequence, decided)| (decided.webhook, (sequence, decided)))
+            .collect()
     }
 }
 

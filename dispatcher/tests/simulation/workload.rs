@@ -25,7 +25,10 @@ pub(crate) struct Workload {
     decided: Vec<Decided>,
 }
 
-const PROJECTS: [ProjectId; 2] = [ProjectId::from_bytes([1; 16]), ProjectId::from_bytes([2; 16])];
+const PROJECTS: [ProjectId; 2] = [
+    ProjectId::from_bytes([1; 16]),
+    ProjectId::from_bytes([2; 16]),
+];
 
 impl Workload {
     pub(crate) fn draw(chance: &mut Chance, settings: &Settings) -> Self {
@@ -210,7 +213,9 @@ fn wants(chance: &mut Chance) -> Wants {
 fn policy(world: &mut World) -> Policy {
     let orderings = world.workload.orderings.clone();
     // Long worlds wait longer, so that all are about equally eventful.
-    let scale = u64::try_from(world.settings.span_ms / 600_000).unwrap().max(1);
+    let scale = u64::try_from(world.settings.span_ms / 600_000)
+        .unwrap()
+        .max(1);
     let chance = &mut world.chance;
     let schedules: [&[u64]; 4] = [
         &[1_000, 5_000, 30_000],
@@ -223,7 +228,11 @@ fn policy(world: &mut World) -> Policy {
         max_in_flight: u16::try_from(1 + chance.below(6)).unwrap(),
         timeout_ms: *chance.pick(&[1_000, 10_000, 30_000]),
         rate_limit_per_second: chance.per_mille(200).then_some(2),
-        retry_schedule_ms: chance.pick(&schedules).iter().map(|wait| wait * scale).collect(),
+        retry_schedule_ms: chance
+            .pick(&schedules)
+            .iter()
+            .map(|wait| wait * scale)
+            .collect(),
         deactivate_after_consecutive_failures: chance.per_mille(150).then_some(4),
         deactivate_after_failing_ms: chance.per_mille(200).then_some(60_000 * scale),
     }

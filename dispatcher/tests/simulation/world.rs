@@ -216,7 +216,11 @@ impl World {
     /// Takes the next step; `false` when all has come to rest.
     pub(crate) fn step(&mut self) -> bool {
         let Some(((at, _), what)) = self.queue.pop_first() else {
-            assert!(self.has_come_to_rest(), "nothing happens any more: {}", self.unrest());
+            assert!(
+                self.has_come_to_rest(),
+                "nothing happens any more: {}",
+                self.unrest()
+            );
             return false;
         };
         self.now = at;
@@ -323,7 +327,11 @@ impl World {
         self.note(|| "faults end".into());
         self.faulty = false;
         let now = self.now;
-        for outage in self.log_outages.iter_mut().chain(&mut self.membership_outages) {
+        for outage in self
+            .log_outages
+            .iter_mut()
+            .chain(&mut self.membership_outages)
+        {
             outage.1 = outage.1.min(now);
         }
         for process in self.processes.iter_mut().flatten() {
@@ -352,7 +360,11 @@ impl World {
             return false;
         }
         let since = self.now - START_MS - self.settings.span_ms;
-        assert!(since < LIVENESS_MS, "does not come to rest: {}", self.unrest());
+        assert!(
+            since < LIVENESS_MS,
+            "does not come to rest: {}",
+            self.unrest()
+        );
         self.at(MINUTE.max(since / 2), Happening::Look);
         true
     }
@@ -360,7 +372,9 @@ impl World {
     fn has_come_to_rest(&self) -> bool {
         let owners = self.processes().filter(|process| process.owns()).count();
         owners == 1
-            && self.processes().all(|process| process.has_come_to_rest(self))
+            && self
+                .processes()
+                .all(|process| process.has_come_to_rest(self))
             && self.checker.pending() == 0
             && self.checker.knows_all(&self.registry)
     }
@@ -378,5 +392,7 @@ impl World {
 }
 
 pub(crate) fn within(times: &[(i64, i64)], now: i64) -> bool {
-    times.iter().any(|(from, until)| (*from..*until).contains(&now))
+    times
+        .iter()
+        .any(|(from, until)| (*from..*until).contains(&now))
 }
