@@ -517,6 +517,14 @@ impl Deliveries {
             return paused;
         }
         match self.state.health.breaker {
+            // A probe that is due can have been held back by the rate alone.
+            Breaker::Open { next_probe_at, .. }
+                if self.rules.policy.rate_limit_per_second.is_some()
+                    && next_probe_at <= now
+                    && self.in_flight() == 0 =>
+            {
+                Some(self.rate.look_again_at())
+            }
             Breaker::Open { next_probe_at, .. } => Some(next_probe_at),
             // Only the rate can have held it back: the other limits move with an input.
             Breaker::Closed | Breaker::Ramping { .. }
