@@ -152,11 +152,11 @@ impl Owner {
     /// Applies what was decided while nobody owned the partition, and only then starts webhooks.
     pub(crate) fn start(&mut self, host: &mut Host, world: &mut World) {
         for webhook in known_webhooks(host, world) {
-            self.configure(&webhook, host, world);
             let told = self.commits.state().webhooks.get(&webhook.id);
             if let Some((from, through)) = told.and_then(|told| told.uncounted) {
                 self.count_back(webhook.id, from, through, host, world);
             }
+            self.configure(&webhook, host, world);
             self.owe_what_may_not_wait(webhook.id);
             self.wake(&webhook, None, host, world);
         }
