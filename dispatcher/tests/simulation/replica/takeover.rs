@@ -120,6 +120,8 @@ impl Process {
         let mut owner = Owner::new(taken, &mut self.host, world);
         owner.start(&mut self.host, world);
         self.owner = Some(owner);
+        // Epoch entries that came meanwhile are heard of now.
+        world.wake(self.host.index, 500, Wake::Ownership);
     }
 }
 
