@@ -1,13 +1,14 @@
 # A thin face over cargo and deploy/tools. CARGO_TARGET_DIR is honoured, as cargo does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos
+.PHONY: help demo test check simulate chaos
 
 help:
 	@echo 'make demo          one event of each kind, from callback to verified delivery; stays up until Ctrl-C'
 	@echo 'make demo ONCE=1   the same, and exits: 0 if all was delivered and verified'
 	@echo 'make check         formatting, lints, and that the pure code is pure'
 	@echo 'make test          every test, against a real nats-server'
+	@echo 'make simulate      worlds under virtual time: SEEDS=100000 of them, or the one of SEED=n, which then tells what happened'
 	@echo 'make chaos         kill, pause and cut off real processes under load, and check the logs'
 	@echo '                   CHAOS="--scenario storm --scale 0.1" passes arguments (CHAOS=--help lists them)'
 
@@ -34,6 +35,11 @@ test:
 		cargo test --workspace --bins --lib --tests || exit 1; \
 	fi; \
 	exec cargo test --doc --workspace
+
+# A soak of the simulator; `make test` runs the first of these seeds.
+simulate:
+	$(if $(SEED),CARILLON_SIM_SEED=$(SEED),CARILLON_SIM_SEEDS=$(or $(SEEDS),100000)) \
+		cargo test -q -p dispatcher --test simulation no_seed -- --nocapture
 
 # In the release profile: the targets for times are those of what is deployed. Each scenario ends
 # within 15 minutes. One of them needs a dispatcher that heeds no lease, which goes by another name.

@@ -133,7 +133,7 @@ impl PartitionActor {
     fn start_webhooks(&mut self, ctx: &mut Context<Self>) {
         let applied = self.replica.view.read(|state| state.applied());
         for webhook in webhooks_of(&self.replica, self.id) {
-            self.configure(&webhook, ctx);
+            // First of all: it is not to be woken by what is applied before that is counted.
             let uncounted = self.log.look(|commits| {
                 let told = commits.state().webhooks.get(&webhook.id);
                 told.and_then(|told| told.uncounted)
@@ -141,6 +141,7 @@ impl PartitionActor {
             if let Some((from, through)) = uncounted {
                 self.count_back(&webhook, from, through, ctx);
             }
+            self.configure(&webhook, ctx);
             self.owe_what_may_not_wait(webhook.id);
             self.wake(&webhook, None, ctx);
         }

@@ -37,6 +37,21 @@ pub struct Classified {
     pub checkpoint: Option<Checkpoint>,
 }
 
+/// Events counted, by webhook and why they are skipped, if they are.
+type Counts = BTreeMap<(WebhookId, Option<SkipReason>), u64>;
+
+/// An entry by which what follows is classified. A pack without it says nothing of what follows:
+/// were the entry lost, a new owner would classify that otherwise.
+#[derive(Debug)]
+struct Turn {
+    /// Of the entry.
+    ordinal: u64,
+    /// When it was pushed.
+    classified: Classified,
+    /// From the turn before to this one.
+    counted: Counts,
+}
+
 /// Entries on their way into JOURNAL, and the state that those have which arrived.
 #[derive(Debug)]
 pub struct Commits {
@@ -44,8 +59,10 @@ pub struct Commits {
     /// Number of the pack that is made next.
     next_number: u64,
     classified: Classified,
-    /// What was counted since the last pack.
-    counted: BTreeMap<(WebhookId, Option<SkipReason>), u64>,
+    /// What was counted since the last pack, or since the last of `turns`.
+    counted: Counts,
+    /// Entries on their way that change how events are classified, in order.
+    turns: VecDeque<Turn>,
     waiting: VecDeque<(Timestamp, JournalEntry)>,
     under_way: Option<Pack>,
     under_way_since: Option<Timestamp>,
@@ -139,6 +156,7 @@ impl Commits {
             next_number: 1,
             classified,
             counted: BTreeMap::new(),
+            turns: VecDeque::new(),
             waiting: VecDeque::new(),
             under_way: None,
             under_way_since: None,
@@ -233,8 +251,15 @@ impl Commits {
     pub fn push(&mut self, now: Timestamp, mut entry: JournalEntry) -> u64 {
         if self.complete(&mut entry) {
             self.settle_pending(&entry);
-            self.waiting.push_back((now, entry));
             self.pushed += 1;
+            if turns(&entry) {
+                self.turns.push_back(Turn {
+                    ordinal: self.pushed,
+                    classified: self.classified,
+                    counted: std::mem::take(&mut self.counted),
+                });
+            }
+            self.waiting.push_back((now, entry));
         }
         self.pushed
     }
@@ -350,7 +375,7 @@ impl Commits {
 
     /// Whether counts wait for a pack.
     pub fn has_counts(&self) -> bool {
-        !self.counted.is_empty()
+        !self.counted.is_empty() || self.turns.iter().any(|turn| !turn.counted.is_empty())
     }
 
     /// Whether attempts may start (rule 19): few enough entries, none too old.
@@ -370,22 +395,17 @@ impl Commits {
             return None;
         }
         self.under_way_since = self.waiting.front().map(|(since, _)| *since);
-        let mut counted: Vec<Counted> = Vec::with_capacity(self.counted.len().min(COUNTS_MAX));
-        while counted.len() < COUNTS_MAX
-            && let Some(((webhook, skipped), count)) = self.counted.pop_first()
-        {
-            counted.push(Counted {
-                webhook,
-                skipped,
-                count,
-            });
+        if let Some(begun) = self.begin_counts(now) {
+            return Some(self.under_way.insert(begun));
         }
-        // What follows is owed even if no entry waits.
-        let counts_continue = !self.counted.is_empty();
-        self.flush = counts_continue;
-        let mut bytes = counted.len().saturating_mul(COUNTED_BYTES);
+        self.flush = false;
+        // All counts that there may be go with the first entries.
+        let turning: usize = self.turns.iter().map(|turn| turn.counted.len()).sum();
+        let mut bytes = turning
+            .saturating_add(self.counted.len())
+            .saturating_mul(COUNTED_BYTES);
         let mut entries: Vec<JournalEntry> = Vec::new();
-        while !counts_continue && let Some((_, entry)) = self.waiting.front() {
+        while let Some((_, entry)) = self.waiting.front() {
             bytes += entry_bytes(entry);
             let full = bytes > PACK_BYTES_MAX || entries.len() >= PACK_ENTRIES_MAX;
             if full && !entries.is_empty() {
@@ -397,16 +417,76 @@ impl Commits {
             self.link(&mut entry, entries.len());
             entries.push(entry);
         }
+        let (classified, counts) = self.counted_by_pack();
         Some(self.under_way.insert(Pack {
+            epoch: self.epoch,
+            number: self.next_number,
+            at: now,
+            classified: classified.position,
+            checkpoint: classified.checkpoint,
+            counted: listed(counts),
+            counts_continue: false,
+            entries,
+        }))
+    }
+
+    /// A pack of counts alone, if there are too many to go with entries: those before the first
+    /// turn, which the next pack completes.
+    fn begin_counts(&mut self, now: Timestamp) -> Option<Pack> {
+        let first = match self.turns.front_mut() {
+            Some(turn) => &mut turn.counted,
+            None => &mut self.counted,
+        };
+        if first.len() <= COUNTS_MAX {
+            return None;
+        }
+        let begun: Counts = std::iter::from_fn(|| first.pop_first())
+            .take(COUNTS_MAX)
+            .collect();
+        // What is missing is owed even if no entry waits.
+        self.flush = true;
+        Some(Pack {
             epoch: self.epoch,
             number: self.next_number,
             at: now,
             classified: self.classified.position,
             checkpoint: self.classified.checkpoint,
-            counted,
-            counts_continue,
-            entries,
-        }))
+            counted: listed(begun),
+            counts_continue: true,
+            entries: Vec::new(),
+        })
+    }
+
+    /// What a pack says of which everything but `waiting` is taken: all that was classified before
+    /// the first turn that waits, or before more counts than go into a pack.
+    fn counted_by_pack(&mut self) -> (Classified, Counts) {
+        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        let packed = self.pushed.saturating_sub(waiting);
+        let mut counts = Counts::new();
+        let mut add = |counted: &mut Counts| {
+            for (key, count) in std::mem::take(counted) {
+                *counts.entry(key).or_default() += count;
+            }
+        };
+        let mut reached = None;
+        while let Some(turn) = self.turns.front_mut() {
+            if let Some(reached) = reached.filter(|_| turn.counted.len() > COUNTS_MAX) {
+                self.flush = true;
+                return (reached, counts);
+            }
+            add(&mut turn.counted);
+            if turn.ordinal > packed {
+                return (turn.classified, counts);
+            }
+            reached = Some(turn.classified);
+            self.turns.pop_front();
+        }
+        if let Some(reached) = reached.filter(|_| self.counted.len() > COUNTS_MAX) {
+            self.flush = true;
+            return (reached, counts);
+        }
+        add(&mut self.counted);
+        (self.classified, counts)
     }
 
     /// The pack under way is stored at `at`.
@@ -446,6 +526,36 @@ impl Commits {
                 links.failure = Some(here);
             }
         }
+    }
+}
+
+fn listed(counts: Counts) -> Vec<Counted> {
+    let counted = |((webhook, skipped), count)| Counted {
+        webhook,
+        skipped,
+        count,
+    };
+    counts.into_iter().map(counted).collect()
+}
+
+/// Whether events are classified otherwise from the entry on.
+fn turns(entry: &JournalEntry) -> bool {
+    match entry {
+        JournalEntry::ConfigApplied { .. }
+        | JournalEntry::Deactivated { .. }
+        | JournalEntry::Quarantined { .. } => true,
+        JournalEntry::PendingEnded { .. } => entry.closes_ledger(),
+        JournalEntry::CountedBack { .. }
+        | JournalEntry::Delivered { .. }
+        | JournalEntry::AttemptFailed { .. }
+        | JournalEntry::Exhausted { .. }
+        | JournalEntry::Ended { .. }
+        | JournalEntry::ProbeFailed { .. }
+        | JournalEntry::BreakerOpened { .. }
+        | JournalEntry::BreakerClosed { .. }
+        | JournalEntry::Settled { .. }
+        | JournalEntry::AccountsProjected { .. }
+        | JournalEntry::Released => false,
     }
 }
 
@@ -649,6 +759,46 @@ mod tests {
         };
         state.apply(Sequence(2), &next).unwrap();
         assert_eq!(state.webhooks.len(), packs[2].counted.len());
+    }
+
+    #[test]
+    fn a_pack_says_nothing_of_what_follows_a_configuration_that_it_has_no_room_for() {
+        let at = |sequence| Classified {
+            position: Position {
+                generation: 1,
+                sequence: Sequence(sequence),
+            },
+            checkpoint: None,
+        };
+        let webhook = WebhookId::from_bytes([1; 16]);
+        let counted = |count| Counted {
+            webhook,
+            skipped: None,
+            count,
+        };
+        let mut commits = commits();
+        commits.count(at(20), &[counted(5)]);
+        for _ in 0..3 {
+            commits.push(AT, failed(1, 100 << 10));
+        }
+        commits.push(
+            AT,
+            JournalEntry::ConfigApplied {
+                webhook,
+                registry_sequence: Sequence(7),
+                from: at(21).position,
+                back_through: None,
+                lifts: false,
+            },
+        );
+        commits.count(at(30), &[counted(4)]);
+        let mut packs = Vec::new();
+        while let Some(pack) = commits.next_pack(AT).cloned() {
+            packs.push((pack.entries.len(), pack.classified.sequence.0, pack.counted));
+            commits.pack_stored(Sequence(1));
+        }
+        let expected = [(2, 20, vec![counted(5)]), (2, 30, vec![counted(4)])];
+        assert_eq!(packs, expected);
     }
 
     #[test]

@@ -92,13 +92,13 @@ impl Checker {
                     .insert(entry.epoch.0, codec::encode_state(&checker.reference));
             }
             Subject::Packs => {
-                let pack = codec::decode_pack(&message.bytes).unwrap();
-                let before = checker.model.webhooks.len();
+                let pack = message.pack.unwrap();
+
                 let is_new = checker.model.pack_stored(&pack, &checker.decisions, world);
                 let folded = checker.reference.apply(Sequence(sequence), &pack);
                 assert_eq!(folded, Ok(()), "the fold stops");
                 if is_new {
-                    checker.compare(&pack, before);
+                    checker.compare(&pack);
                 }
             }
         }
@@ -106,7 +106,7 @@ impl Checker {
     }
 
     /// The production fold says of every delivery what the model says.
-    fn compare(&self, pack: &Pack, _before: usize) {
+    fn compare(&self, pack: &Pack) {
         let known: BTreeSet<WebhookId> = self.reference.webhooks.keys().copied().collect();
         let expected: BTreeSet<WebhookId> = self.model.webhooks.keys().copied().collect();
         assert_eq!(known, expected, "webhooks of the fold");
@@ -145,7 +145,7 @@ impl Checker {
     }
 
     /// An owner begins with this state.
-    pub(crate) fn taken(world: &mut World, epoch: u64, _fence: u64, state: &PartitionState) {
+    pub(crate) fn taken(world: &mut World, epoch: u64, state: &PartitionState) {
         // Somebody else has taken it since, and the first append will say so.
         if world.checker.model.epoch != epoch {
             return;
@@ -228,8 +228,6 @@ impl Checker {
             && model.epoch == epoch
             && let Some(since) = known.quiet_since
         {
-            let owner = world.posts.last().map(|post| post.process);
-            let _ = owner;
             assert!(
                 world.now - since <= QUIET_AFTER_MS || world.has_paused(since),
                 "{webhook} is not quiet"
@@ -313,9 +311,8 @@ impl Checker {
                 codec::decode_state(&snapshot.bytes).unwrap()
             });
             for message in world.journal.after(state.journal.0) {
-                if message.subject == Subject::Packs {
-                    let pack = codec::decode_pack(&message.bytes).unwrap();
-                    state.apply(Sequence(message.sequence), &pack).unwrap();
+                if let Some(pack) = &message.pack {
+                    state.apply(Sequence(message.sequence), pack).unwrap();
                 }
             }
             assert!(

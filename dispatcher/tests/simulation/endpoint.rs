@@ -76,7 +76,7 @@ impl Endpoint {
                         (soon, Some(Answer::Reset)),
                         (0, None),
                     ];
-                    chance.pick(&failures).clone()
+                    *chance.pick(&failures)
                 } else {
                     (soon, Some(Answer::Success))
                 }

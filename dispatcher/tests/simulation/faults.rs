@@ -30,11 +30,9 @@ pub(crate) fn happen(world: &mut World) {
                 .chance
                 .pick(&[-3_600_000, -5_000, 500, 3_600_000, 172_800_000]);
             if let Some(index) = pick(world) {
-                let now = world.now;
                 if let Some(process) = world.process_mut(index) {
                     process.set_clock(jump);
                 }
-                let _ = now;
                 world.note(|| format!("clock of process {index} jumps by {jump}"));
             }
         }

@@ -96,10 +96,7 @@ fn fail(seed: u64) -> ! {
     for line in trace {
         eprintln!("{line}");
     }
-    panic!(
-        "seed {seed}: {violation}\nreproduce: CARILLON_SIM_SEED={seed} cargo test -p dispatcher \
-         --test simulation no_seed_violates_an_invariant"
-    );
+    panic!("seed {seed}: {violation}\nreproduce: make simulate SEED={seed}");
 }
 
 #[test]

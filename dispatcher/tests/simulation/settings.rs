@@ -106,7 +106,7 @@ impl Settings {
             fetch_lags,
             failing,
             snapshots,
-            answer_bytes: if chance.per_mille(80) { 100 << 10 } else { 4 },
+            answer_bytes: if chance.per_mille(40) { 100 << 10 } else { 4 },
             refuses_before_duplicates: chance.per_mille(500),
             orderings: 1 + chance.below(3),
         }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use dispatcher::core::partition::Stretch;
+use shared::codec;
 use shared::domain::event::Event;
 use shared::domain::filter::Selection;
+use shared::domain::journal::Pack;
 use shared::domain::policy::Policy;
 use shared::domain::webhook::{
     Dialect, Endpoint, Status, Webhook, WebhookDefinition, WebhookVersion,
@@ -113,6 +115,8 @@ pub(crate) struct Message {
     pub(crate) subject: Subject,
     pub(crate) id: String,
     pub(crate) bytes: Vec<u8>,
+    /// What the bytes say, if that is a pack.
+    pub(crate) pack: Option<Arc<Pack>>,
     at: i64,
 }
 
@@ -161,6 +165,8 @@ impl Journal {
             subject: append.subject,
             id: append.id.clone(),
             bytes: append.bytes.clone(),
+            pack: (append.subject == Subject::Packs)
+                .then(|| Arc::new(codec::decode_pack(&append.bytes).unwrap())),
             at: now,
         });
         Ok(Appended {

@@ -75,7 +75,7 @@ impl Deliveries {
         let Some(end) = self.ends_pending() else {
             return;
         };
-        if context.now < self.hold_ends_until {
+        if self.awaits_end || context.now < self.hold_ends_until {
             return;
         }
         let left: Vec<(Sequence, Pending)> = self

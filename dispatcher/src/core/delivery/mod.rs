@@ -182,6 +182,8 @@ pub struct Deliveries {
     /// Successes since the partition was taken over with failures in it: what is overdue starts
     /// like after an outage (rule 6).
     takeover_ramp: Option<usize>,
+    /// Deactivated here, and not told yet how far what was pending ends.
+    awaits_end: bool,
     deleted: bool,
 }
 
@@ -238,6 +240,7 @@ impl Deliveries {
             moved: BTreeSet::new(),
             opening: None,
             takeover_ramp: None,
+            awaits_end: false,
             deleted: false,
         };
         deliveries.takeover_ramp = (!deliveries.lanes.is_empty()).then_some(0);
@@ -333,7 +336,10 @@ impl Deliveries {
                     effects.extend(self.settled_wholly().map(Effect::Journal));
                 }
             }
-            Input::EndPending(through, end) => self.end_pending(through, end, effects),
+            Input::EndPending(through, end) => {
+                self.awaits_end = false;
+                self.end_pending(through, end, effects);
+            }
             Input::Deleted => {
                 self.deleted = true;
                 self.lanes = Lanes::new(self.rules.policy.ordering, Bounds::default());
@@ -414,6 +420,8 @@ impl Deliveries {
             self.lanes.reorder(next.policy.ordering);
         }
         if let Some(next) = self.next_rules.take() {
+            // Another status by now: what is left of this one has ended.
+            self.awaits_end &= next.status == Status::Deactivated;
             // The journal began its health anew where it was lifted; the breaker may have opened
             // since, before this was known here.
             if next.lifts && self.state.health.is_open() {
@@ -517,6 +525,14 @@ impl Deliveries {
             return paused;
         }
         match self.state.health.breaker {
+            // A probe that is due can have been held back by the rate alone.
+            Breaker::Open { next_probe_at, .. }
+                if self.rules.policy.rate_limit_per_second.is_some()
+                    && next_probe_at <= now
+                    && self.in_flight() == 0 =>
+            {
+                Some(self.rate.look_again_at())
+            }
             Breaker::Open { next_probe_at, .. } => Some(next_probe_at),
             // Only the rate can have held it back: the other limits move with an input.
             Breaker::Closed | Breaker::Ramping { .. }

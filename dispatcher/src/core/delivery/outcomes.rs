@@ -130,8 +130,9 @@ impl Deliveries {
             };
             self.journal(entry, effects);
             self.rules.status = Status::Deactivated;
-            let end = UnsentEnd::Exhausted(ExhaustReason::Deactivated);
-            self.end_pending(self.known, end, effects);
+            // What is pending ends when the journal's writer has said how far: it may have
+            // classified events that are still on their way here.
+            self.awaits_end = true;
         } else if health::opens(health, dialect) {
             let entry = JournalEntry::BreakerOpened {
                 webhook: self.webhook,

@@ -1,17 +1,18 @@
 //! A dispatcher process: its place among the living, how it takes a partition, what it has seen
 //! of the streams. It stands in for the actors: what they decide is decided by the same core.
 
+mod takeover;
+
 use shared::codec;
-use shared::domain::journal::EpochEntry;
+use shared::domain::journal::JournalEntry;
 use shared::domain::state::PartitionState;
-use shared::ids::{Epoch, ReplicaId, Sequence};
+use shared::ids::{ReplicaId, Sequence};
 use shared::time::Timestamp;
 
 use dispatcher::core::delivery::AttemptOutcome;
 
-use crate::checker::Checker;
 use crate::child::ChildWake;
-use crate::owner::{Ended, Owner, Taken};
+use crate::owner::{Ended, Owner};
 use crate::settings::Plant;
 use crate::streams::{Append, Appended, Refused, Subject};
 use crate::world::{World, within};
@@ -355,118 +356,6 @@ impl Process {
         }
     }
 
-    fn go_on(&self, step: Step, world: &mut World) {
-        let in_ms = if world.misfortune(100) {
-            world.chance.within(0, 4_000)
-        } else {
-            world.chance.within(0, 10)
-        };
-        world.wake(self.host.index, in_ms, Wake::Take(step));
-    }
-
-    /// One step of a takeover, in the order of rule 6.
-    fn take(&mut self, step: Step, world: &mut World) {
-        let Some(taking) = &mut self.taking else {
-            return;
-        };
-        let fails = world.settings.read_fails;
-        if world.logs_are_away() || world.misfortune(fails / 2) {
-            world.wake(self.host.index, 500, Wake::Take(step));
-            return;
-        }
-        let mut next = None;
-        match step {
-            Step::ReadEpoch => {
-                let last = world.journal.last_of(Subject::Epoch);
-                let (epoch, expected) = last.map_or((0, 0), |last| {
-                    (
-                        codec::decode_epoch(&last.bytes).unwrap().epoch.0,
-                        last.sequence,
-                    )
-                });
-                if expected != taking.after {
-                    // The decision was about another holder.
-                    self.taking = None;
-                    world.wake(self.host.index, 500, Wake::Ownership);
-                    return;
-                }
-                taking.epoch = epoch + 1;
-                let entry = EpochEntry {
-                    epoch: Epoch(taking.epoch),
-                    owner: self.host.replica,
-                    at: taking.began_at,
-                    generation: 1,
-                };
-                taking.append = Some(Append {
-                    subject: Subject::Epoch,
-                    id: format!("epoch-{}-{}", taking.epoch, self.host.replica),
-                    bytes: codec::encode_epoch(&entry),
-                    expected: Some(expected),
-                    may_release: false,
-                });
-                next = Some(Step::Announce);
-            }
-            Step::Announce => {
-                if let Some(append) = taking.append.clone() {
-                    taking.announced_at = world.now;
-                    taking.token = Some(self.host.append(&append, world));
-                }
-            }
-            Step::Fold => {
-                let Some(state) = fold(world) else {
-                    world.wake(self.host.index, 500, Wake::Take(step));
-                    return;
-                };
-                taking.state = state;
-                next = Some(
-                    if world.settings.plants(Plant::FoldStoppedBeforeEpoch) && taking.fence == 0 {
-                        Step::ReadEpoch
-                    } else {
-                        Step::CheckEvents
-                    },
-                );
-            }
-            Step::CheckEvents => {
-                check_events(&taking.state, world);
-                next = Some(Step::CatchUp);
-            }
-            Step::CatchUp => {
-                // Through the last sequence that is read after the epoch entry.
-                self.host.registry_seen = world.registry.last();
-                taking.known = self.host.tail;
-                self.own(world);
-            }
-        }
-        if let Some(next) = next {
-            self.go_on(next, world);
-        }
-    }
-
-    fn own(&mut self, world: &mut World) {
-        let Some(taking) = self.taking.take() else {
-            return;
-        };
-        let hold_ends_until = if taking.is_released || taking.state.last.is_none() {
-            Timestamp::default()
-        } else {
-            taking.began_at.plus_millis(PREDECESSOR_MS)
-        };
-        let index = self.host.index;
-        world.note(|| format!("process {index} owns the partition, epoch {}", taking.epoch));
-        Checker::taken(world, taking.epoch, taking.fence, &taking.state);
-        let taken = Taken {
-            epoch: taking.epoch,
-            fence: taking.fence,
-            state: taking.state,
-            hold_ends_until,
-            known: taking.known,
-            announced_at: taking.announced_at,
-        };
-        let mut owner = Owner::new(taken, &mut self.host, world);
-        owner.start(&mut self.host, world);
-        self.owner = Some(owner);
-    }
-
     fn answered(
         &mut self,
         token: u64,
@@ -589,45 +478,8 @@ impl Process {
 /// Whether the owner since the epoch entry at `fence` has released the partition.
 fn released(world: &World, fence: u64) -> bool {
     let last = world.journal.last_of(Subject::Packs);
-    last.filter(|last| last.sequence > fence)
-        .is_some_and(|last| {
-            let pack = codec::decode_pack(&last.bytes).unwrap();
-            pack.entries
-                .contains(&shared::domain::journal::JournalEntry::Released)
-        })
-}
-
-/// The newest snapshot that is whole, and what JOURNAL has after it.
-fn fold(world: &mut World) -> Option<PartitionState> {
-    let back = match world.chance.below(10) {
-        0..=5 => 0,
-        6 | 7 => 1,
-        _ => 2,
-    };
-    let snapshot = world.snapshots.get(back);
-    let mut state = match snapshot {
-        Some(snapshot) => codec::decode_state(&snapshot.bytes).unwrap(),
-        None => PartitionState::default(),
-    };
-    for message in world.journal.after(state.journal.0) {
-        if message.subject == Subject::Packs {
-            let pack = codec::decode_pack(&message.bytes).unwrap();
-            let folded = state.apply(Sequence(message.sequence), &pack);
-            folded.unwrap_or_else(|missing| panic!("the fold stops: {missing}"));
-        }
-    }
-    Some(state)
-}
-
-fn check_events(state: &PartitionState, world: &World) {
-    let classified = state.classified.map_or(0, |position| position.sequence.0);
-    assert!(classified <= world.events.last(), "EVENTS went back");
-    if let Some(checkpoint) = state.checkpoint {
-        let event = world.events.get(checkpoint.position.sequence.0);
-        assert_eq!(
-            event.map(|event| event.id),
-            Some(checkpoint.event),
-            "another event"
-        );
-    }
+    let pack = last
+        .filter(|last| last.sequence > fence)
+        .and_then(|last| last.pack.as_ref());
+    pack.is_some_and(|pack| pack.entries.contains(&JournalEntry::Released))
 }
