@@ -106,12 +106,14 @@ impl PartitionLog {
     /// monotone clock while a wall clock that was ahead once has not caught up.
     pub(crate) fn now(&self) -> Timestamp {
         let (last, last_elapsed) = self.now.get();
+        // First the wall clock: when the process is held up between the two, time lags until the
+        // next reading, while the other way round it would stay ahead for good.
+        let wall = self.clock.now();
         let elapsed = self.clock.elapsed();
         let passed = elapsed.saturating_sub(last_elapsed);
         // Whole milliseconds only; the rest counts next time.
         let passed_ms = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
         let paced = last.plus_millis(passed_ms);
-        let wall = self.clock.now();
         if wall > paced {
             self.now.set((wall, elapsed));
             wall
@@ -283,10 +285,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wall_clock_that_jumps_neither_stops_time_nor_turns_it_back() {
-        let clock = Arc::new(TestClock::default());
-        let at = |wall: i64, elapsed: u64| *clock.0.lock().unwrap() = (wall, elapsed);
+    /// Right, but each reading of one of its times takes as long as is said.
+    #[derive(Default)]
+    struct HeldUpClock(Mutex<(i64, i64)>);
+
+    impl HeldUpClock {
+        fn read(&self) -> i64 {
+            let mut times = self.0.lock().unwrap();
+            let read = times.0;
+            times.0 += times.1;
+            read
+        }
+    }
+
+    impl Clock for HeldUpClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.read())
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(u64::try_from(self.read()).unwrap())
+        }
+
+        fn uptime(&self) -> Duration {
+            self.elapsed()
+        }
+    }
+
+    /// With a journaled `now` of 500.
+    fn log(clock: Arc<dyn Clock>) -> Rc<PartitionLog> {
         let classified = Classified {
             position: Position {
                 generation: 1,
@@ -294,15 +321,39 @@ mod tests {
             },
             checkpoint: None,
         };
-        at(1_000, 0);
         let state = PartitionState {
             now: Timestamp::from_millis(500),
             ..PartitionState::default()
         };
         let commits = Commits::new(Epoch(1), classified, state);
         let (_, roster) = watch::channel(Roster::new(ReplicaId::from_bytes([1; 16])));
-        let lease = LeaseView::new(roster, clock.clone());
-        let log = PartitionLog::new(PartitionId(0), commits, clock.clone(), lease, 0);
+        let lease = LeaseView::new(roster, Arc::clone(&clock));
+        PartitionLog::new(PartitionId(0), commits, clock, lease, 0)
+    }
+
+    #[test]
+    fn a_process_that_is_held_up_between_two_readings_does_not_come_ahead_of_time() {
+        let clock = Arc::new(HeldUpClock::default());
+        *clock.0.lock().unwrap() = (1_000, 0);
+        let log = log(clock.clone());
+        for held_up_ms in [0, 4_000, 0, 7, 0] {
+            clock.0.lock().unwrap().1 = held_up_ms;
+            let now = log.now().as_millis();
+            assert!(
+                now <= clock.0.lock().unwrap().0,
+                "{now} after {held_up_ms} ms"
+            );
+        }
+        let right = clock.0.lock().unwrap().0;
+        assert_eq!(log.now().as_millis(), right);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_neither_stops_time_nor_turns_it_back() {
+        let clock = Arc::new(TestClock::default());
+        let at = |wall: i64, elapsed: u64| *clock.0.lock().unwrap() = (wall, elapsed);
+        at(1_000, 0);
+        let log = log(clock.clone());
         let now = || log.now().as_millis();
         assert_eq!(now(), 1_000);
         // Two days ahead, once; then right again.
