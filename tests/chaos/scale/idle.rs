@@ -113,7 +113,7 @@ async fn write(
     tenants: &[Tenant],
     webhooks_each: usize,
 ) -> Result<()> {
-    let now = shared::time::SystemClock::new().now();
+    let now = SystemClock::new().now();
     let writer = Writer::connect(&cluster.nats.url(), keys, now).await?;
     let mut endpoints = Vec::new();
     for tenant in tenants {
