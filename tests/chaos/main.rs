@@ -11,6 +11,15 @@
 //! | `cuts` | the network between services and servers is cut, silent one way or both, and slow |
 //! | `single` | one server, killed and paused |
 //! | `stale` | an owner without a lease is paused until others own its partitions, and goes on |
+//!
+//! Others measure what no test with few of everything shows, one dispatcher on one server:
+//!
+//! | scenario | what is measured |
+//! | --- | --- |
+//! | `hot-lane` | the other lanes of a webhook in which one record always fails |
+//! | `noisy` | the latency of endpoints beside some that hang, reset and refuse |
+//! | `backlog` | the memory that a million events behind a refusing endpoint take |
+//! | `idle` | memory and start with a hundred thousand webhooks |
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -22,14 +31,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::arguments::{Arguments, USAGE};
-use crate::outcome::Outcome;
-use crate::scenarios::Scenario;
+use crate::arguments::{Arguments, Scenario, USAGE};
 
 mod arguments;
 mod chance;
 mod faults;
 mod outcome;
+mod scale;
 mod scenarios;
 
 /// No scenario takes longer, whatever goes wrong.
@@ -54,8 +62,8 @@ fn main() -> ExitCode {
         .context("starting the runtime")
         .and_then(|runtime| runtime.block_on(all(&arguments)));
     match outcomes {
-        Ok(outcomes) if outcomes.iter().all(Outcome::is_kept) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("chaos: could not be run: {error:#}");
             ExitCode::from(2)
@@ -63,25 +71,37 @@ fn main() -> ExitCode {
     }
 }
 
-async fn all(arguments: &Arguments) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+/// Whether everything was kept.
+async fn all(arguments: &Arguments) -> Result<bool> {
+    let mut is_kept = true;
     for scenario in &arguments.scenarios {
-        let outcome = one(*scenario, arguments).await?;
-        println!("{outcome}");
-        let file = outcome.write()?;
-        println!("  report               {}\n", file.display());
-        outcomes.push(outcome);
+        println!("{scenario} ...");
+        // Some scenarios' futures are large; this one lives as long as the program.
+        let run = Box::pin(one(*scenario, arguments));
+        let outcome = tokio::time::timeout(SCENARIO_WITHIN, run).await;
+        is_kept &= outcome
+            .context("it took too long")
+            .flatten()
+            .with_context(|| format!("scenario {scenario}"))?;
     }
-    Ok(outcomes)
+    Ok(is_kept)
 }
 
-async fn one(scenario: Scenario, arguments: &Arguments) -> Result<Outcome> {
-    println!("{scenario} ...");
-    // Some scenarios' futures are large; this one lives as long as the program.
-    let run = Box::pin(scenarios::run(scenario, arguments));
-    let outcome = tokio::time::timeout(SCENARIO_WITHIN, run).await;
-    outcome
-        .context("it took too long")
-        .flatten()
-        .with_context(|| format!("scenario {scenario}"))
+/// Runs it, tells of it, and says whether everything was kept.
+async fn one(scenario: Scenario, arguments: &Arguments) -> Result<bool> {
+    let name = scenario.to_string();
+    let (is_kept, file) = match scenario {
+        Scenario::Faults(scenario) => {
+            let outcome = scenarios::run(scenario, arguments).await?;
+            println!("{outcome}");
+            (outcome.is_kept(), outcome::write(&name, &outcome)?)
+        }
+        Scenario::Scale(scenario) => {
+            let measured = scale::run(scenario, arguments).await?;
+            println!("{measured}");
+            (measured.is_kept(), outcome::write(&name, &measured)?)
+        }
+    };
+    println!("  report               {}\n", file.display());
+    Ok(is_kept)
 }

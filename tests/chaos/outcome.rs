@@ -54,17 +54,17 @@ impl Outcome {
     pub(crate) fn is_kept(&self) -> bool {
         self.checked.is_clean() && self.missed.is_empty()
     }
+}
 
-    /// Writes it as JSON below the target folder, and says where.
-    pub(crate) fn write(&self) -> Result<PathBuf> {
-        let own = std::env::current_exe()?;
-        let target = own.ancestors().nth(2).context("the target folder")?;
-        let folder = target.join("chaos-reports");
-        std::fs::create_dir_all(&folder)?;
-        let file = folder.join(format!("{}.json", self.scenario));
-        std::fs::write(&file, serde_json::to_vec_pretty(self)?)?;
-        Ok(file)
-    }
+/// Writes the report of a scenario as JSON below the target folder, and says where.
+pub(crate) fn write(scenario: &str, report: &impl Serialize) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).context("the target folder")?;
+    let folder = target.join("chaos-reports");
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{scenario}.json"));
+    std::fs::write(&file, serde_json::to_vec_pretty(report)?)?;
+    Ok(file)
 }
 
 impl fmt::Display for Outcome {

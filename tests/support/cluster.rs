@@ -85,6 +85,11 @@ impl Service {
         self.process.as_ref().map(Process::id)
     }
 
+    /// Changes a setting from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the process, without waiting until it is ready.
     pub fn start(&mut self) -> Result<()> {
         let mut command = Command::new(&self.binary);

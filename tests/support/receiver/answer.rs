@@ -17,18 +17,27 @@ pub struct Arrival {
 /// How a request is answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// None: the connection is closed without an answer.
-    pub(super) status: Option<u16>,
+    pub(super) end: End,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
     pub(super) delay: Duration,
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Status(u16),
+    /// The connection is closed without an answer.
+    Closed,
+    /// The connection is reset without an answer.
+    Reset,
 }
 
 impl Answer {
     /// A status without a body, at once.
     pub fn status(status: u16) -> Self {
         Self {
-            status: Some(status),
+            end: End::Status(status),
             headers: Vec::new(),
             body: String::new(),
             delay: Duration::ZERO,
@@ -38,7 +47,15 @@ impl Answer {
     /// Closes the connection.
     pub fn drop_connection() -> Self {
         Self {
-            status: None,
+            end: End::Closed,
+            ..Self::status(0)
+        }
+    }
+
+    /// Resets the connection.
+    pub fn reset_connection() -> Self {
+        Self {
+            end: End::Reset,
             ..Self::status(0)
         }
     }

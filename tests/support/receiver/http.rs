@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::Answer;
+use super::answer::End;
 
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -62,8 +63,14 @@ async fn connection(mut stream: TcpStream, endpoint: impl Endpoint) {
         if !answer.delay.is_zero() {
             sleep(answer.delay).await;
         }
-        let Some(status) = answer.status else {
-            return;
+        let status = match answer.end {
+            End::Status(status) => status,
+            End::Closed => return,
+            End::Reset => {
+                // What is closed with nothing to linger for is reset.
+                stream.set_zero_linger().ok();
+                return;
+            }
         };
         // Noted first: once the sender has the answer, what it leads to may be looked for.
         endpoint.answered(index, status);

@@ -150,6 +150,11 @@ impl Recorder {
         self.shared.lock().rule = Box::new(rule);
     }
 
+    /// Microseconds since it was started, as [`Recorded::at_us`] has them.
+    pub fn elapsed_us(&self) -> u64 {
+        self.shared.lock().elapsed_us()
+    }
+
     /// How many requests have arrived, repeats included.
     pub fn count(&self) -> usize {
         self.shared.lock().record.requests.len()
