@@ -250,6 +250,7 @@ pub(crate) struct Decided {
     /// `None`: deleted.
     pub(crate) status: Option<Status>,
     pub(crate) lifts: bool,
+    pub(crate) dialect: Dialect,
     pub(crate) policy: Policy,
     /// Of the creation.
     pub(crate) from: u64,
@@ -355,7 +356,7 @@ fn template(decided: &Decided, now: i64) -> Webhook {
         id: decided.webhook,
         project: decided.project,
         definition: WebhookDefinition {
-            dialect: Dialect::Stackone,
+            dialect: decided.dialect,
             sealed_endpoint: Vec::new(),
             selection: (*selection(decided.wants)).clone(),
             description: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shared::domain::event::{Event, EventType, Source};
 use shared::domain::policy::{Ordering, Policy};
-use shared::domain::webhook::Status;
+use shared::domain::webhook::{Dialect, Status};
 use shared::ids::{EventId, LaneHash, ProjectId, WebhookId};
 use shared::time::Timestamp;
 
@@ -133,6 +133,11 @@ impl Workload {
                 Status::PendingVerification
             }),
             lifts: true,
+            dialect: if world.chance.per_mille(150) {
+                Dialect::HrOn
+            } else {
+                Dialect::Stackone
+            },
             policy: policy(world),
             from,
         };

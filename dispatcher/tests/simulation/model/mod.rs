@@ -5,7 +5,7 @@ mod told;
 use std::collections::BTreeMap;
 
 use shared::domain::journal::{Counted, ExhaustReason, JournalEntry, Pack, SkipReason, UnsentEnd};
-use shared::domain::webhook::Status;
+use shared::domain::webhook::{Dialect, Status};
 use shared::ids::{EventId, LaneHash, WebhookId};
 use shared::time::Timestamp;
 
@@ -349,6 +349,8 @@ impl Model {
             }
             JournalEntry::BreakerOpened { .. } => {
                 assert!(!told.breaker_is_open, "opened while open");
+                let decided = world.registry.get(told.latest()).unwrap();
+                assert_eq!(decided.dialect, Dialect::Stackone, "hr-on has no breaker");
                 assert!(
                     told.consecutive >= 5 || told.was_lifted,
                     "opened after {} failures",
