@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use crate::providers::Callback;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// The services close connections that were idle for 5 s; a request must not meet that.
+const IDLE_WITHIN: Duration = Duration::from_secs(3);
 /// Longer than any bound that the services set themselves.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -29,6 +31,7 @@ pub fn http() -> Result<reqwest::Client> {
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT_WITHIN)
+        .pool_idle_timeout(IDLE_WITHIN)
         .timeout(ANSWER_WITHIN)
         .build()
         .context("building an HTTP client")

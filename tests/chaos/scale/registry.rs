@@ -43,7 +43,8 @@ impl Writer {
             replicas: 1,
             partitions: PartitionCount::DEFAULT,
         };
-        let nats = topology::ensure(&client, &topology).await?;
+        // Large, and made once.
+        let nats = Box::pin(topology::ensure(&client, &topology)).await?;
         let from = Position {
             generation: nats.generation,
             sequence: nats.events_last().await?.next(),
