@@ -43,19 +43,10 @@ pub(crate) async fn commit(
     };
     let mut in_doubt = false;
     loop {
-        match nats.append(message.clone()).await {
+        let is_refused = match nats.append(message.clone()).await {
             Ok(appended) => return Committed::Stored(appended.sequence),
             Err(AppendError::Conflict) if !in_doubt => return Committed::Deposed,
-            // The append whose acknowledgement was lost may be the partition's last message.
-            Err(AppendError::Conflict) => {
-                match last_matching(&nats.journal, &message.subject).await {
-                    Ok(Some(last)) if last.message_id.as_ref() == Some(&message.message_id) => {
-                        return Committed::Stored(last.sequence);
-                    }
-                    Ok(Some(_) | None) => return Committed::Deposed,
-                    Err(error) => tracing::warn!(%partition, %error, "a pack is in doubt"),
-                }
-            }
+            Err(AppendError::Conflict) => true,
             Err(AppendError::Busy) => {
                 metrics.commit_retries.increment(1);
                 tokio::time::sleep(BUSY_RETRY).await;
@@ -64,7 +55,23 @@ pub(crate) async fn commit(
             Err(error @ (AppendError::Unknown(_) | AppendError::TooLarge)) => {
                 in_doubt = true;
                 tracing::warn!(%partition, %error, "a pack is not acknowledged");
+                false
             }
+        };
+        // The append whose acknowledgement was lost may be the partition's last message. That is
+        // looked for before each repetition: one that comes after the dedup window, since this
+        // process stood still, would be stored at a second place.
+        loop {
+            let last = last_matching(&nats.journal, &message.subject).await;
+            match last {
+                Ok(Some(last)) if last.message_id.as_ref() == Some(&message.message_id) => {
+                    return Committed::Stored(last.sequence);
+                }
+                Ok(Some(_) | None) if is_refused => return Committed::Deposed,
+                Ok(Some(_) | None) => break,
+                Err(error) => tracing::warn!(%partition, %error, "a pack is in doubt"),
+            }
+            tokio::time::sleep(RETRY).await;
         }
         metrics.commit_retries.increment(1);
         tokio::time::sleep(RETRY).await;

@@ -44,6 +44,30 @@ impl Owner {
         }
     }
 
+    /// Appends once more what was not answered, unless it lies there already: after the dedup
+    /// window it would be stored at a second place.
+    pub(super) fn repeat(&mut self, host: &mut Host, world: &mut World) {
+        let waits = |committing: &Committing| committing.token.is_none();
+        let Some(index) = self.committing.iter().position(waits) else {
+            return;
+        };
+        if self.committing[index].in_doubt {
+            if world.logs_are_away() {
+                let wake = Wake::Owner(self.epoch, OwnerWake::Append);
+                world.wake(host.index, RETRY_MS, wake);
+                return;
+            }
+            let last = world.journal.last_of(Subject::Packs);
+            let own = last.filter(|last| last.id == self.committing[index].append.id);
+            if let Some(at) = own.map(|own| Sequence(own.sequence)) {
+                self.stored(index, at, host, world);
+                return;
+            }
+        }
+        let append = self.committing[index].append.clone();
+        self.committing[index].token = Some(host.append(&append, world));
+    }
+
     pub(super) fn append_of(&self, pack: &Pack, world: &World) -> Append {
         Append {
             subject: Subject::Packs,

@@ -215,13 +215,7 @@ impl Owner {
                 self.pump_asked = false;
                 self.pump(host, world);
             }
-            OwnerWake::Append => {
-                if let Some(committing) = self.committing.first_mut()
-                    && committing.token.is_none()
-                {
-                    committing.token = Some(host.append(&committing.append, world));
-                }
-            }
+            OwnerWake::Append => self.repeat(host, world),
             OwnerWake::Scan(known) => self.scanned(known, host, world),
             OwnerWake::Count(counting) => self.counted(counting, host, world),
             OwnerWake::Snapshot => self.snapshot(world),
