@@ -23,6 +23,8 @@ pub(crate) struct Decision {
     pub(crate) epoch: u64,
     pub(crate) number: u32,
     pub(crate) now: Timestamp,
+    /// By its owner's word.
+    pub(crate) is_probe: bool,
 }
 
 #[derive(Default)]
@@ -189,7 +191,7 @@ impl Checker {
         epoch: u64,
         webhook: WebhookId,
         attempt: Attempt,
-        now: Timestamp,
+        (now, is_probe): (Timestamp, bool),
     ) {
         world.note(|| {
             format!(
@@ -201,6 +203,7 @@ impl Checker {
             epoch,
             number: attempt.number,
             now,
+            is_probe,
         };
         let key = (webhook, attempt.sequence.0);
         world

@@ -252,7 +252,14 @@ impl Child {
                 } else {
                     world.chance.within(0, 3)
                 };
-                Checker::decided(world, owner.epoch, self.webhook.id, attempt, now);
+                let is_probe = self.core.health().is_open();
+                Checker::decided(
+                    world,
+                    owner.epoch,
+                    self.webhook.id,
+                    attempt,
+                    (now, is_probe),
+                );
                 self.ask(in_ms, ChildWake::Send(attempt), owner, host, world);
             }
             Effect::Journal(entry) => self.pushed = owner.push(entry, host, world),

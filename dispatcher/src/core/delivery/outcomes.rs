@@ -53,7 +53,8 @@ impl Deliveries {
                 });
                 self.end(finished.sequence);
                 self.journal(JournalEntry::Delivered { attempt, status }, effects);
-                if is_probe {
+                // Whoever lifted the webhook meanwhile has closed it.
+                if is_probe && self.state.health.is_open() {
                     let (webhook, at) = (self.webhook, context.now);
                     self.journal(JournalEntry::BreakerClosed { webhook, at }, effects);
                     self.narrow();

@@ -134,11 +134,14 @@ impl Host {
         renewed.is_some_and(|renewed| world.now < renewed + TTL_MS)
     }
 
-    /// Whether others see it.
+    /// Whether others see it: an outage takes all keys with it, until they are renewed.
     fn has_key(&self, world: &World) -> bool {
-        let renewed = self.renewed_at(world, world.now);
-        let expired = within(&world.membership_outages, world.now);
-        !expired && renewed.is_some_and(|renewed| world.now < renewed + RENEWAL_TAKES_MS + TTL_MS)
+        let outages = world.membership_outages.iter();
+        let ends = outages.map(|(_, until)| *until);
+        let vanished_at = ends.filter(|until| *until <= world.now).max();
+        self.renewed_at(world, world.now).is_some_and(|renewed| {
+            Some(renewed) >= vanished_at && world.now < renewed + RENEWAL_TAKES_MS + TTL_MS
+        })
     }
 
     /// Whether a peer's absence counts for it: it has itself renewed without a gap (rule 5).
@@ -316,7 +319,9 @@ impl Process {
             world.chance.within(300, 2_000)
         };
         world.wake(self.host.index, again, Wake::Ownership);
-        if world.logs_are_away() || !self.host.has_lease(world) {
+        // Nobody sees who lives while membership is away.
+        let sees = !within(&world.membership_outages, world.now);
+        if world.logs_are_away() || !sees || !self.host.has_lease(world) {
             return;
         }
         let last = world.journal.last_of(Subject::Epoch);
