@@ -30,7 +30,7 @@ const RATIO_MAX: f64 = 1.3;
 /// Longer than the sender waits.
 const HANGS: Duration = Duration::from_secs(11);
 /// How often each of the two is measured.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Clients that publish as fast as they are answered, to find out what the machine does at most.
 const FLOOD: usize = 32;
 /// Deliveries that they may get ahead: what waits in a backlog says nothing of the rate.
@@ -102,6 +102,15 @@ async fn one(layout: Layout, arguments: &Arguments, measured: &mut Measured) -> 
             is_noisy.store(false, Ordering::Relaxed);
             // The next phase begins with nothing left of this one.
             stage.all_delivered().await?;
+            // Told one by one, for what else runs on the machine shows in single rounds.
+            let of_round = stage.latencies(&of_phase).percentile(99);
+            let what = if noisy {
+                "with them"
+            } else {
+                "without the three"
+            };
+            let label = format!("{name}, {what}: p99 of this round");
+            measured.figure(label, of_round.context("latencies")?, "ms");
             if let Some(sent) = sent.get_mut(phase) {
                 sent.extend(of_phase);
             }
