@@ -11,6 +11,7 @@ use shared::secret::{MasterKeys, Secret};
 use shared::time::Clock;
 
 use crate::applied::Applied;
+use crate::tokens::Tokens;
 
 /// Everything that answering a management call takes. Any replica holds the same.
 pub struct App {
@@ -19,6 +20,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// Manages projects and API keys.
     pub admin_token: Secret,
+    /// Judges tokens, which open a project as its API keys do.
+    pub tokens: Tokens,
     pub master_keys: MasterKeys,
     /// Where providers reach ingest, without a final slash.
     pub public_ingest_url: String,

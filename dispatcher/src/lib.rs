@@ -31,6 +31,7 @@ use crate::app::{App, AppSlot};
 use crate::applied::Applied;
 use crate::error::DispatchError;
 use crate::metrics::DispatcherMetrics;
+use crate::tokens::Tokens;
 
 mod actors;
 pub mod api;
@@ -41,6 +42,7 @@ pub mod error;
 mod io;
 mod metrics;
 mod owner;
+pub mod tokens;
 
 const CONNECT_RETRY: Duration = Duration::from_millis(500);
 /// A pack, with room for its headers; a server that takes less cannot hold our journal.
@@ -224,6 +226,11 @@ async fn app(
         .admin_token
         .clone()
         .ok_or(DispatchError::NoAdminToken)?;
+    let tokens = Tokens::new(
+        settings.jwt.clone(),
+        settings.jwt_jwks_url.as_ref(),
+        Arc::clone(&clock),
+    )?;
     let nats = connect(&settings).await?;
     let keys = settings.master_keys.clone();
     let view = RegistryView::start(nats.clone(), keys, Arc::clone(&clock), Some(follower));
@@ -233,6 +240,7 @@ async fn app(
         nats,
         clock,
         admin_token,
+        tokens,
         master_keys: settings.master_keys,
         public_ingest_url: settings.public_ingest_url,
         connectors: Arc::new(connectors),

@@ -53,6 +53,8 @@ impl Dispatcher {
             public_ingest_url: "https://in.example".to_owned(),
             master_keys: MasterKeys::new(MASTER_KEY, &[]).unwrap(),
             admin_token: Some(Secret::new(ADMIN)),
+            jwt: Default::default(),
+            jwt_jwks_url: None,
             endpoint_allow_cidrs: Vec::new(),
             connectors_dir: None,
             log: String::new(),

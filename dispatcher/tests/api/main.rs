@@ -16,4 +16,5 @@ mod nats_server;
 mod projects;
 mod slow_call;
 mod support;
+mod tokens;
 mod webhooks;

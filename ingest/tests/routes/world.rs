@@ -287,6 +287,8 @@ impl Ingest {
             public_ingest_url: format!("http://{http_addr}"),
             master_keys,
             admin_token: None,
+            jwt: Default::default(),
+            jwt_jwks_url: None,
             endpoint_allow_cidrs: Vec::new(),
             connectors_dir: None,
             log: "info".into(),
