@@ -61,6 +61,11 @@ pub fn registry(project: ProjectId, aggregate: Aggregate, id: &str) -> String {
     format!("registry.{project}.{}.{id}", aggregate.as_str())
 }
 
+/// Every entry of a project.
+pub fn registry_of_project(project: ProjectId) -> String {
+    format!("registry.{project}.>")
+}
+
 /// Entries about accounts, of all projects.
 pub fn registry_accounts() -> String {
     format!("registry.*.{}.*", Aggregate::Account.as_str())

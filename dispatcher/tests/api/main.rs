@@ -9,6 +9,7 @@
 
 mod access;
 mod accounts;
+mod audit;
 mod delay;
 mod endpoints;
 mod lifecycle;
