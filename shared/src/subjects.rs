@@ -6,6 +6,7 @@
 //! | `REGISTRY` | `registry.{project}.{aggregate}.{id}` |
 //! | `JOURNAL` | `journal.{partition}` and `journal.{partition}.epoch` |
 //! | `KV_MEMBERS` | `$KV.MEMBERS.{replica}` |
+//! | `KV_IDEMPOTENCY` | `$KV.IDEMPOTENCY.{hash of owner, kind and key}` |
 //! | `SNAPSHOTS` | `snapshots.{partition}.manifest` and `snapshots.{partition}.chunks.{write}` |
 //!
 //! No stream holds `owner.{partition}`, on which the owner of a partition is asked.
@@ -20,6 +21,8 @@ pub const REGISTRY: &str = "REGISTRY";
 pub const JOURNAL: &str = "JOURNAL";
 /// The stream of a key-value bucket; so others find it as the bucket `MEMBERS`.
 pub const MEMBERS: &str = "KV_MEMBERS";
+/// The stream of the bucket `IDEMPOTENCY`.
+pub const IDEMPOTENCY: &str = "KV_IDEMPOTENCY";
 pub const SNAPSHOTS: &str = "SNAPSHOTS";
 
 pub const EVENTS_ALL: &str = "events.>";
@@ -27,6 +30,7 @@ pub const REGISTRY_ALL: &str = "registry.>";
 pub const JOURNAL_ALL: &str = "journal.>";
 pub const JOURNAL_EPOCHS: &str = "journal.*.epoch";
 pub const MEMBERS_ALL: &str = "$KV.MEMBERS.>";
+pub const IDEMPOTENCY_ALL: &str = "$KV.IDEMPOTENCY.>";
 pub const SNAPSHOTS_ALL: &str = "snapshots.>";
 
 /// Where an event is published.
@@ -106,6 +110,11 @@ pub fn member(replica: ReplicaId) -> String {
 /// The replica that a key is about.
 pub fn replica_of_member(subject: &str) -> Option<ReplicaId> {
     subject.strip_prefix("$KV.MEMBERS.")?.parse().ok()
+}
+
+/// What the first call with an idempotency key brought.
+pub fn idempotency(key: &[u8; 32]) -> String {
+    format!("$KV.IDEMPOTENCY.{}", hex::encode(key))
 }
 
 /// Where the owner of a partition answers.

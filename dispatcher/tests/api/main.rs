@@ -12,6 +12,7 @@ mod accounts;
 mod audit;
 mod delay;
 mod endpoints;
+mod idempotency;
 mod lifecycle;
 mod nats_server;
 mod projects;

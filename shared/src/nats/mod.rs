@@ -11,6 +11,7 @@ use crate::ids::Sequence;
 use crate::partition::PartitionCount;
 
 pub mod append;
+pub mod idempotency;
 pub mod membership;
 pub mod read;
 pub mod registry_view;
@@ -44,6 +45,7 @@ pub struct Nats {
     pub registry: jetstream::stream::Stream<()>,
     pub journal: jetstream::stream::Stream<()>,
     pub members: jetstream::stream::Stream<()>,
+    pub idempotency: jetstream::stream::Stream<()>,
     pub snapshots: jetstream::stream::Stream<()>,
     pub partitions: PartitionCount,
     /// Of EVENTS positions.

@@ -10,6 +10,7 @@ use shared::domain::project::ApiKey;
 use shared::domain::registry::{Command, RegistryState};
 use shared::ids::{KeyId, ProjectId};
 use shared::limits::NAME_BYTES_MAX;
+use shared::problem::Problem;
 use shared::random;
 use shared::secret::hash_key;
 use shared::time::Timestamp;
@@ -19,9 +20,10 @@ use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
-use crate::api::{find, id};
+use crate::api::{find, id, make};
 
 #[derive(Serialize)]
 struct ApiKeyResource {
@@ -48,15 +50,21 @@ pub(super) async fn create(
     caller: Admin,
     app: OpenApp,
     path: Path<String>,
+    idempotency: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let project_id = id(&path)?;
     find(&app, |state| project(state, project_id).map(|_| ())).await?;
     let mut fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
     let name = fields.required("name", line(NAME_BYTES_MAX));
     let name = fields.finish(name)?;
     let now = app.clock.now();
-    let id = KeyId::new(now, &random::for_id());
+    let fresh = KeyId::new(now, &random::for_id());
+    let owner = project_id.to_string();
+    let id = idempotency
+        .id(&app, (&owner, "api_key"), digest, fresh)
+        .await?;
     let key = format!("ck_{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()));
     let command = Command::CreateApiKey {
         project: project_id,
@@ -64,8 +72,13 @@ pub(super) async fn create(
         name,
         hash: hash_key(&key),
     };
-    app.view.execute(command, ADMIN, now).await?;
     let look = |state: &RegistryState| api_key(state, project_id, id).map(ApiKeyResource::from);
+    let is_made = |state: &RegistryState| look(state).is_some();
+    if make(&app, command, ADMIN, is_made).await?.is_none() {
+        // Only its hash was kept.
+        let detail = "this call has made a key, which was shown once: revoke it and make another";
+        return Err(ApiError::Refused(Problem::conflict(detail)));
+    }
     let created = ApiKeyResource {
         key: Some(key),
         ..find(&app, look).await?

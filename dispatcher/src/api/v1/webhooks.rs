@@ -13,7 +13,7 @@ use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::Selection;
 use shared::domain::policy::Policy;
 use shared::domain::registry::{
-    AskedStatus, Command, SEALED_ENDPOINT, seal_context, signing_secret_context,
+    AskedStatus, Command, RegistryState, SEALED_ENDPOINT, seal_context, signing_secret_context,
 };
 use shared::domain::webhook::{
     Dialect, Endpoint, SigningSecret, Status, Webhook, WebhookDefinition,
@@ -31,9 +31,10 @@ use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::etag::{IfMatch, etag};
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
-use crate::api::{find, id, unless_moved_on};
+use crate::api::{find, id, make, unless_moved_on};
 use crate::app::App;
 
 /// How long an answer waits for the owner.
@@ -74,12 +75,17 @@ struct SigningSecretResource {
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
+    key: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewWebhook::parse(body.fields(&caller, &app).await?, &app.connectors)?;
+    let fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
+    let new = NewWebhook::parse(fields, &app.connectors)?;
     check_endpoint(&app, &new.endpoint.url).await?;
     let (project, now) = (caller.project, app.clock.now());
-    let id = WebhookId::new(now, &random::for_id());
+    let fresh = WebhookId::new(now, &random::for_id());
+    let owner = project.to_string();
+    let id = key.id(&app, (&owner, "webhook"), digest, fresh).await?;
     let secret_id = SecretId::new(now, &random::for_id());
     let definition = WebhookDefinition {
         dialect: Dialect::Stackone,
@@ -105,9 +111,10 @@ pub(super) async fn create(
             &random::bytes(),
         ),
     };
-    let sequence = app.view.execute(command, &caller.by, now).await?;
-    let applied = applied(&app, project, sequence).await;
+    let is_made = |state: &RegistryState| state.webhook_of(project, id).is_some();
+    let made = make(&app, command, &caller.by, is_made).await?;
     let webhook = webhook(&app, project, id).await?;
+    let applied = applied(&app, project, made.unwrap_or(webhook.sequence)).await;
     Ok(HttpResponse::Created()
         .insert_header((LOCATION, format!("/v1/webhooks/{id}")))
         .insert_header((ETAG, etag(webhook.sequence)))
