@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use shared::connector::Connectors;
 use shared::http_client::GuardedClient;
 use shared::nats::Nats;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::secret::{MasterKeys, Secret};
 use shared::time::Clock;
@@ -29,6 +30,7 @@ pub struct App {
     /// Judges endpoints before they are accepted.
     pub client: GuardedClient,
     pub applied: Arc<Applied>,
+    pub key_usage: KeyUsage,
 }
 
 /// Where the listeners find the [`App`]: it is there once JetStream has answered for the first

@@ -15,6 +15,7 @@ use shared::domain::membership::Member;
 use shared::domain::registry::Change;
 use shared::http_client::{GuardedClient, Resolve, SystemResolver};
 use shared::ids::ReplicaId;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologyError};
@@ -237,6 +238,7 @@ async fn app(
     Ok(App {
         view,
         applied: Arc::new(Applied::new(nats.partitions)),
+        key_usage: KeyUsage::new(nats.clone(), Arc::clone(&clock)),
         nats,
         clock,
         admin_token,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shared::connector::Connectors;
 use shared::domain::registry::RegistryState;
 use shared::nats::Nats;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::telemetry::metrics::Registry;
 use shared::time::Clock;
@@ -40,6 +41,7 @@ pub(crate) struct App {
 pub(crate) struct Store {
     pub(crate) nats: Nats,
     pub(crate) registry: RegistryView,
+    pub(crate) key_usage: KeyUsage,
 }
 
 impl App {

@@ -139,6 +139,7 @@ async fn by_key(app: &App, key: &Secret) -> Result<Principal, ApiError> {
         }
     };
     let (project, id) = found.ok_or(NO_KEY)?;
+    app.key_usage.used(id);
     Ok(Principal {
         project,
         by: id.to_string(),

@@ -16,6 +16,7 @@ use shared::address_guard::AddressGuard;
 use shared::connector::Connectors;
 use shared::http_client::{GuardedClient, SystemResolver};
 use shared::jwt::JwtRules;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologySettings};
 use shared::nats::{self, Nats, NatsSettings};
@@ -138,6 +139,7 @@ impl Api {
         let client = GuardedClient::new(Arc::new(guard), resolver, "Carillon/test").unwrap();
         let tokens = Tokens::new(token_rules(), None, Arc::clone(&clock)).unwrap();
         let app = App {
+            key_usage: KeyUsage::new(nats.clone(), Arc::clone(&clock)),
             view: view.clone(),
             nats: nats.clone(),
             clock,

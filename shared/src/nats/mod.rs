@@ -12,6 +12,7 @@ use crate::partition::PartitionCount;
 
 pub mod append;
 pub mod idempotency;
+pub mod key_usage;
 pub mod membership;
 pub mod read;
 pub mod registry_view;
@@ -46,6 +47,7 @@ pub struct Nats {
     pub journal: jetstream::stream::Stream<()>,
     pub members: jetstream::stream::Stream<()>,
     pub idempotency: jetstream::stream::Stream<()>,
+    pub key_usage: jetstream::stream::Stream<()>,
     pub snapshots: jetstream::stream::Stream<()>,
     pub partitions: PartitionCount,
     /// Of EVENTS positions.

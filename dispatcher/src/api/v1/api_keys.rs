@@ -10,6 +10,7 @@ use shared::domain::project::ApiKey;
 use shared::domain::registry::{Command, RegistryState};
 use shared::ids::{KeyId, ProjectId};
 use shared::limits::NAME_BYTES_MAX;
+use shared::nats::key_usage::last_used;
 use shared::problem::Problem;
 use shared::random;
 use shared::secret::hash_key;
@@ -33,6 +34,8 @@ struct ApiKeyResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     created_at: Timestamp,
+    /// To the minute.
+    last_used_at: Option<Timestamp>,
 }
 
 impl From<&ApiKey> for ApiKeyResource {
@@ -42,6 +45,7 @@ impl From<&ApiKey> for ApiKeyResource {
             name: key.name.clone(),
             key: None,
             created_at: key.created_at,
+            last_used_at: None,
         }
     }
 }
@@ -93,12 +97,17 @@ pub(super) async fn list(
     page: Page<KeyId>,
 ) -> Result<HttpResponse, ApiError> {
     let project_id = id(&path)?;
-    let list = find(&app, |state| {
+    let mut list = find(&app, |state| {
         let keys = project(state, project_id)?.api_keys.range(page.bounds());
         let list = page.cut(keys.map(|(_, key)| key), |key| key.id);
         Some(list.map(ApiKeyResource::from))
     })
     .await?;
+    let asks = list.items.iter().map(|key| last_used(&app.nats, key.id));
+    let used = futures_util::future::try_join_all(asks).await?;
+    for (key, used) in list.items.iter_mut().zip(used) {
+        key.last_used_at = used;
+    }
     Ok(HttpResponse::Ok().json(list))
 }
 
