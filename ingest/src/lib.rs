@@ -13,6 +13,7 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::{HttpServer, web};
 use shared::config::Settings;
 use shared::connector::{ConnectorError, Connectors};
+use shared::nats::batches::Batches;
 use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologyError};
@@ -144,6 +145,9 @@ async fn follow(settings: &Settings, app: &App) -> Result<Infallible, RunError> 
     let mut fatal = registry.fatal();
     tracing::info!(partitions = nats.partitions.get(), "JetStream is there");
     app.open(Store {
+        batches: settings
+            .publish_batches
+            .then(|| Batches::start(nats.clone())),
         key_usage: KeyUsage::new(nats.clone(), app.clock.clone()),
         nats,
         registry,

@@ -54,6 +54,8 @@ pub struct Settings {
     pub topology: TopologySettings,
     /// Journal entries of a partition after which a snapshot is stored.
     pub snapshot_entries: u64,
+    /// Whether ingest gathers events into atomic batches.
+    pub publish_batches: bool,
     pub http_addr: SocketAddr,
     pub ops_addr: SocketAddr,
     pub public_ingest_url: String,
@@ -93,6 +95,7 @@ struct Raw {
     stream_replicas: usize,
     partitions: u16,
     snapshot_entries: u64,
+    publish_batches: bool,
     http_addr: String,
     ops_addr: String,
     public_ingest_url: String,
@@ -214,6 +217,7 @@ impl Raw {
                 partitions,
             },
             snapshot_entries: self.snapshot_entries,
+            publish_batches: self.publish_batches,
             http_addr: address("http_addr", &self.http_addr, default_http)?,
             ops_addr: address("ops_addr", &self.ops_addr, default_ops)?,
             public_ingest_url: public,
@@ -316,6 +320,7 @@ impl fmt::Display for Settings {
         writeln!(f, "stream_replicas = {}", self.topology.replicas)?;
         writeln!(f, "partitions = {}", self.topology.partitions.get())?;
         writeln!(f, "snapshot_entries = {}", self.snapshot_entries)?;
+        writeln!(f, "publish_batches = {}", self.publish_batches)?;
         writeln!(f, "http_addr = \"{}\"", self.http_addr)?;
         writeln!(f, "ops_addr = \"{}\"", self.ops_addr)?;
         writeln!(f, "public_ingest_url = {:?}", self.public_ingest_url)?;

@@ -39,6 +39,7 @@ impl Dispatcher {
         let address = listeners.http.local_addr().unwrap();
         let settings = Settings {
             snapshot_entries: 50_000,
+            publish_batches: false,
             service: Service::Dispatcher,
             nats: NatsSettings {
                 urls: vec![nats_url],

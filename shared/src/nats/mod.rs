@@ -11,6 +11,7 @@ use crate::ids::Sequence;
 use crate::partition::PartitionCount;
 
 pub mod append;
+pub mod batches;
 pub mod idempotency;
 pub mod key_usage;
 pub mod membership;

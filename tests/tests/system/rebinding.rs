@@ -44,6 +44,7 @@ fn settings(nats: &NatsServer) -> Settings {
     let any = "127.0.0.1:0".parse().unwrap();
     Settings {
         snapshot_entries: 50_000,
+        publish_batches: false,
         service: Service::Dispatcher,
         nats: NatsSettings {
             urls: vec![nats.url()],
