@@ -10,6 +10,7 @@ use shared::nats::registry_view::RegistryView;
 use shared::secret::{MasterKeys, Secret};
 use shared::time::Clock;
 
+use crate::api::trials::Trials;
 use crate::applied::Applied;
 
 /// Everything that answering a management call takes. Any replica holds the same.
@@ -26,6 +27,7 @@ pub struct App {
     /// Judges endpoints before they are accepted.
     pub client: GuardedClient,
     pub applied: Arc<Applied>,
+    pub trials: Trials,
 }
 
 /// Where the listeners find the [`App`]: it is there once JetStream has answered for the first

@@ -9,11 +9,16 @@
 
 mod access;
 mod accounts;
+mod catalog;
 mod delay;
+mod endpoint;
 mod endpoints;
+mod hr_on;
 mod lifecycle;
 mod nats_server;
 mod projects;
+mod signing_secrets;
 mod slow_call;
 mod support;
+mod verification;
 mod webhooks;
