@@ -11,6 +11,7 @@ use shared::nats::registry_view::RegistryView;
 use shared::secret::{MasterKeys, Secret};
 use shared::time::Clock;
 
+use crate::api::trials::Trials;
 use crate::applied::Applied;
 use crate::tokens::Tokens;
 
@@ -31,6 +32,7 @@ pub struct App {
     pub client: GuardedClient,
     pub applied: Arc<Applied>,
     pub key_usage: KeyUsage,
+    pub trials: Trials,
 }
 
 /// Where the listeners find the [`App`]: it is there once JetStream has answered for the first

@@ -28,9 +28,11 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::actors::lease::LeaseView;
 use crate::actors::node::{Node, NodeError};
 use crate::actors::shared_state::{BACKLOG_READS_MAX, Replica};
+use crate::api::trials::Trials;
 use crate::app::{App, AppSlot};
 use crate::applied::Applied;
 use crate::error::DispatchError;
+use crate::io::erasing::erase_what_is_left;
 use crate::metrics::DispatcherMetrics;
 use crate::tokens::Tokens;
 
@@ -193,6 +195,8 @@ async fn start(
         draining: Cell::new(false),
         ready,
     });
+    let erasing = erase_what_is_left(app.view.clone(), Arc::clone(&app.clock));
+    actix_rt::spawn(erasing);
     let mut fatal = app.view.fatal();
     let node = tokio::select! {
         node = Node::start(replica) => node,
@@ -247,6 +251,7 @@ async fn app(
         public_ingest_url: settings.public_ingest_url,
         connectors: Arc::new(connectors),
         client,
+        trials: Trials::default(),
     })
 }
 

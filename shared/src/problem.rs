@@ -130,6 +130,16 @@ impl Problem {
         }])
     }
 
+    /// More calls of this kind than are taken in a while.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(429, "too_many", "Too many calls", detail)
+    }
+
+    /// The endpoint did not echo what it was sent.
+    pub fn not_verified(detail: impl Into<String>) -> Self {
+        Self::new(409, "not_verified", "Not verified", detail)
+    }
+
     /// Whether it holds is unknown: look, or repeat.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(503, "unavailable", "Not available at the moment", detail)

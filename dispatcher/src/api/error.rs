@@ -10,6 +10,8 @@ use shared::nats::Unavailable;
 use shared::nats::registry_view::ExecuteError;
 use shared::problem::{self, Problem};
 
+use super::trials;
+
 /// JetStream is mostly back within seconds; an earlier retry finds it away still.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -88,7 +90,9 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Refused(CommandError::NotFound) => Self::not_found(),
             ExecuteError::Refused(CommandError::Stale) => Self::MovedOn,
             ExecuteError::Refused(
-                refused @ (CommandError::LimitReached { .. } | CommandError::Unverified),
+                refused @ (CommandError::LimitReached { .. }
+                | CommandError::Unverified
+                | CommandError::ActiveSecret),
             ) => Self::Refused(Problem::conflict(refused.to_string())),
             ExecuteError::Unavailable(detail) => Self::Unavailable(detail),
         }
@@ -120,12 +124,18 @@ pub(crate) fn respond(problem: &Problem) -> HttpResponse {
             // Basic is understood too, but a challenge for it would open a browser's dialog.
             response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"carillon\""));
         }
+        429 => {
+            response.insert_header((RETRY_AFTER, trials::RETRY_AFTER_SECONDS));
+        }
         503 => {
             response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
         }
         _ => {}
     }
-    response.body(serde_json::to_vec(problem).unwrap_or_default())
+    let mut response = response.body(serde_json::to_vec(problem).unwrap_or_default());
+    // For a dialect that says it in its own words besides.
+    response.extensions_mut().insert(problem.clone());
+    response
 }
 
 fn status(problem: &Problem) -> StatusCode {

@@ -66,6 +66,11 @@ pub(crate) struct Fields {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest(pub(crate) [u8; 32]);
 
+impl Digest {
+    /// Of a request without a body.
+    pub(crate) const OF_NOTHING: Self = Self([0; 32]);
+}
+
 impl Fields {
     pub(crate) fn digest(&self) -> Digest {
         // A map of JSON has no member that does not print.

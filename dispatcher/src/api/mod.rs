@@ -16,7 +16,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpResponse, HttpServer, http::StatusCode, web};
 use shared::domain::registry::{Command, RegistryState};
-use shared::ids::Sequence;
+use shared::ids::{Sequence, WebhookId};
 use shared::problem::{self, Problem};
 
 use self::error::ApiError;
@@ -27,10 +27,13 @@ mod body;
 mod error;
 mod etag;
 mod fields;
+mod hr_on;
 mod idempotency;
 mod open_app;
 mod page;
+pub mod trials;
 mod v1;
+mod webhooks;
 
 /// Connections at once; one worker needs no more, and each costs a descriptor and its buffers.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -63,8 +66,11 @@ pub fn serve(listener: TcpListener, slot: Arc<AppSlot>) -> std::io::Result<Serve
 /// All routes. The application data must hold an [`AppSlot`].
 pub fn configure(config: &mut web::ServiceConfig) {
     let v1 = web::scope("/v1").configure(v1::configure);
+    let hr_on = web::scope("/hr-on/v1").configure(hr_on::configure);
+    let hr_on = hr_on.wrap(from_fn(finish)).wrap(from_fn(hr_on::speak));
     config
         .service(v1.wrap(from_fn(finish)))
+        .service(hr_on)
         .default_service(web::to(not_found));
 }
 
@@ -84,12 +90,17 @@ async fn finish(
     if response.status() != StatusCode::METHOD_NOT_ALLOWED {
         return Ok(response);
     }
-    Ok(response.map_body(|head, _| {
-        let content_type = HeaderValue::from_static(problem::CONTENT_TYPE);
-        head.headers_mut().insert(CONTENT_TYPE, content_type);
-        let problem = Problem::method_not_allowed();
-        BoxBody::new(serde_json::to_vec(&problem).unwrap_or_default())
-    }))
+    let problem = Problem::method_not_allowed();
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let content_type = HeaderValue::from_static(problem::CONTENT_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.response_mut().extensions_mut().insert(problem);
+    Ok(response.map_body(|_, _| BoxBody::new(body)))
+}
+
+/// A webhook's id from the path, in either dialect's form.
+fn webhook_id(text: &str) -> Result<WebhookId, ApiError> {
+    id(text).or_else(|error| WebhookId::from_bare(text).ok_or(error))
 }
 
 /// An id from the path. A malformed one names nothing.

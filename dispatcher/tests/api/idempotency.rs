@@ -11,6 +11,11 @@ async fn create(api: &Api, by: &str, path: &str, key: &str, body: &Value) -> Ans
     call.header("idempotency-key", key).send().await
 }
 
+async fn first_webhook(api: &Api, key: &str) -> String {
+    let webhooks = api.get(key, "/v1/webhooks?limit=1").await.expect(200);
+    webhooks.text("/items/0/id")
+}
+
 fn bodies() -> [(&'static str, Value, Value); 3] {
     [
         (
@@ -69,6 +74,19 @@ async fn a_repeated_creation_makes_one_thing_on_whatever_replica() {
             .collect();
         assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
     }
+    let path = format!(
+        "/v1/webhooks/{}/signing_secrets",
+        first_webhook(&one, &ours.key).await
+    );
+    let nothing = Value::Null;
+    let made = create(&one, &ours.key, &path, "k-1", &nothing)
+        .await
+        .expect(201);
+    let again = create(&two, &ours.key, &path, "k-1", &nothing)
+        .await
+        .expect(201);
+    assert_eq!(again.body, made.body);
+    assert_eq!(one.all_pages(&ours.key, &path, 100).await.len(), 2);
     let keys = format!("/v1/projects/{}/api_keys", ours.id);
     let body = json!({ "name": "second" });
     create(&one, ADMIN, &keys, "k-1", &body).await.expect(201);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use dispatcher::api;
+use dispatcher::api::{self, trials::Trials};
 use dispatcher::app::{App, AppSlot};
 use dispatcher::applied::Applied;
 use dispatcher::tokens::Tokens;
@@ -150,6 +150,7 @@ impl Api {
             connectors: Arc::new(Connectors::embedded().unwrap()),
             client,
             applied,
+            trials: Trials::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

@@ -105,7 +105,7 @@ impl Told {
         match entry {
             RegistryEntry::ProjectCreated { name } => named("project.created", name),
             RegistryEntry::ProjectDeleted => told("project.deleted"),
-            RegistryEntry::DataKeyCreated { .. } => None,
+            RegistryEntry::DataKeyCreated { .. } | RegistryEntry::SigningSecretErased => None,
             RegistryEntry::ApiKeyCreated { name, .. } => named("api_key.created", name),
             RegistryEntry::ApiKeyRevoked => told("api_key.revoked"),
             RegistryEntry::AccountCreated(_) => told("account.created"),
@@ -115,6 +115,13 @@ impl Told {
             RegistryEntry::WebhookUpdated(_) => told("webhook.updated"),
             RegistryEntry::WebhookDeleted => told("webhook.deleted"),
             RegistryEntry::SigningSecretAdded { .. } => told("signing_secret.added"),
+            RegistryEntry::SigningSecretDeleted { .. } => told("signing_secret.deleted"),
+            RegistryEntry::WebhookVerified { status } => Some(Self {
+                action: "webhook.verified",
+                name: None,
+                status: Some(status),
+                reason: None,
+            }),
             RegistryEntry::WebhookStatusSet { status, reason, .. } => Some(Self {
                 action: "webhook.status_set",
                 name: None,

@@ -6,9 +6,14 @@ mod account_secrets;
 mod accounts;
 mod api_keys;
 mod audit;
+mod connectors;
 mod endpoint_headers;
+mod event_types;
 mod projects;
+mod signing_secrets;
+mod trigger;
 mod webhook_request;
+mod webhook_resource;
 mod webhooks;
 
 pub(super) fn configure(config: &mut ServiceConfig) {
@@ -29,6 +34,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .post(api_keys::create),
         )
         .service(web::resource("/projects/{id}/api_keys/{key}").delete(api_keys::delete))
+        .service(web::resource("/event_types").get(event_types::list))
+        .service(web::resource("/connectors").get(connectors::list))
+        .service(web::resource("/connectors/{provider}").get(connectors::get))
         .service(
             web::resource("/accounts")
                 .get(accounts::list)
@@ -53,5 +61,25 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .delete(webhooks::delete),
         )
         .service(web::resource("/webhooks/{id}/enable").post(webhooks::enable))
-        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable));
+        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable))
+        .service(web::resource("/webhooks/{id}/verify").post(webhooks::verify))
+        .service(web::resource("/webhooks/{id}/events").post(trigger::trigger))
+        .configure(signing_secrets);
+}
+
+fn signing_secrets(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource("/webhooks/{id}/signing_secrets")
+                .get(signing_secrets::list)
+                .post(signing_secrets::add),
+        )
+        .service(
+            web::resource("/webhooks/{id}/signing_secrets/{secret}")
+                .delete(signing_secrets::delete),
+        )
+        .service(
+            web::resource("/webhooks/{id}/signing_secrets/{secret}/activate")
+                .post(signing_secrets::activate),
+        );
 }
