@@ -27,7 +27,9 @@ mod error;
 mod etag;
 mod fields;
 mod open_app;
+mod owner;
 mod page;
+mod time_range;
 mod v1;
 
 /// Connections at once; one worker needs no more, and each costs a descriptor and its buffers.

@@ -11,6 +11,7 @@ mod access;
 mod accounts;
 mod delay;
 mod endpoints;
+mod history;
 mod lifecycle;
 mod nats_server;
 mod projects;

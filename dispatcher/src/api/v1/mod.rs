@@ -5,7 +5,10 @@ use actix_web::web::{self, ServiceConfig};
 mod account_secrets;
 mod accounts;
 mod api_keys;
+mod attempt_resource;
+mod attempts;
 mod endpoint_headers;
+mod overview;
 mod projects;
 mod webhook_request;
 mod webhooks;
@@ -50,6 +53,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(webhooks::patch)
                 .delete(webhooks::delete),
         )
+        .service(web::resource("/webhooks/{id}/overview").get(overview::get))
+        .service(web::resource("/webhooks/{id}/attempts").get(attempts::list))
         .service(web::resource("/webhooks/{id}/enable").post(webhooks::enable))
         .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable));
 }
