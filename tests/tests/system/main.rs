@@ -13,6 +13,7 @@ mod callbacks;
 mod chaos;
 mod crash;
 mod demo;
+mod history;
 mod hot_lane;
 mod nats_outage;
 mod ops;
