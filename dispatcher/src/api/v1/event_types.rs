@@ -243,7 +243,10 @@ mod tests {
         if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
             let prefix = pattern.trim_start_matches('^').split('[').next();
             let text = value.as_str().unwrap();
-            assert!(text.starts_with(prefix.unwrap()) && text.len() == 36, "{text}");
+            assert!(
+                text.starts_with(prefix.unwrap()) && text.len() == 36,
+                "{text}"
+            );
         }
         if schema.get("type") == Some(&json!("string")) {
             assert!(value.is_string(), "{value}");
