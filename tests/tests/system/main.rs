@@ -30,3 +30,4 @@ mod snapshots;
 mod ssrf;
 mod stage;
 mod statuses;
+mod verification;
