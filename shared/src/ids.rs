@@ -168,6 +168,11 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneHash(pub u64);
 
+/// Hash of an event type's name, by which JOURNAL names the type. Of those in the catalog no two
+/// have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventTypeHash(pub u32);
+
 #[cfg(test)]
 mod tests {
     use super::*;

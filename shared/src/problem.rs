@@ -101,6 +101,16 @@ impl Problem {
         Self::new(413, "too_large", "Too large", detail)
     }
 
+    /// The key stands for another request.
+    pub fn idempotency_mismatch() -> Self {
+        Self::new(
+            422,
+            "idempotency_mismatch",
+            "Understood but invalid",
+            "an earlier call with this Idempotency-Key had another body",
+        )
+    }
+
     /// Understood but invalid.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {

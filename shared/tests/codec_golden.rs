@@ -58,6 +58,7 @@ fn event() -> Event {
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
+const EVENT_TYPE: EventTypeHash = EventTypeHash(0xfedc_ba98);
 const FAILURE_KINDS: [FailureKind; 8] = [
     FailureKind::Timeout,
     FailureKind::Connect,
@@ -113,6 +114,7 @@ fn attempt_entries() -> Vec<JournalEntry> {
         webhook: WEBHOOK,
         position: position(77),
         event: EVENT,
+        event_type: EVENT_TYPE,
         lane: LaneHash(u64::MAX),
         number: 2,
         started_at: AT,
@@ -233,6 +235,7 @@ fn webhook_entries() -> Vec<JournalEntry> {
         kept: vec![Kept {
             sequence: Sequence(78),
             event: EVENT,
+            event_type: EVENT_TYPE,
             lane: LaneHash(7),
             attempts: 1,
         }],
@@ -277,6 +280,7 @@ fn state() -> PartitionState {
     ];
     let failing = Failing {
         event: EVENT,
+        event_type: EVENT_TYPE,
         lane: LaneHash(7),
         attempts: 2,
         retry_at: AT,

@@ -71,14 +71,25 @@ fn unsent_end() -> impl Strategy<Value = UnsentEnd> {
     ]
 }
 
+fn event_type() -> impl Strategy<Value = EventTypeHash> {
+    any::<u32>().prop_map(EventTypeHash)
+}
+
 fn attempt() -> impl Strategy<Value = AttemptEntry> {
-    let event = (webhook_id(), position(), event_id(), lane());
+    let event = (webhook_id(), position(), event_id(), event_type(), lane());
     (event, any::<u32>(), time(), any::<u32>(), links()).prop_map(
-        |((webhook, position, event, lane), number, started_at, latency_ms, previous)| {
+        |(
+            (webhook, position, event, event_type, lane),
+            number,
+            started_at,
+            latency_ms,
+            previous,
+        )| {
             AttemptEntry {
                 webhook,
                 position,
                 event,
+                event_type,
                 lane,
                 number,
                 started_at,
@@ -153,10 +164,11 @@ fn attempt_entry() -> impl Strategy<Value = JournalEntry> {
 }
 
 fn ending_entry() -> impl Strategy<Value = JournalEntry> {
-    let kept = (sequence(), event_id(), lane(), any::<u32>()).prop_map(
-        |(sequence, event, lane, attempts)| Kept {
+    let kept = (sequence(), event_id(), event_type(), lane(), any::<u32>()).prop_map(
+        |(sequence, event, event_type, lane, attempts)| Kept {
             sequence,
             event,
+            event_type,
             lane,
             attempts,
         },
@@ -317,15 +329,15 @@ fn webhook_state() -> impl Strategy<Value = WebhookState> {
         exhausted,
         skipped,
     });
-    let failing =
-        (event_id(), lane(), any::<u32>(), time()).prop_map(|(event, lane, attempts, retry_at)| {
-            Failing {
-                event,
-                lane,
-                attempts,
-                retry_at,
-            }
-        });
+    let failing = (event_id(), event_type(), lane(), any::<u32>(), time()).prop_map(
+        |(event, event_type, lane, attempts, retry_at)| Failing {
+            event,
+            event_type,
+            lane,
+            attempts,
+            retry_at,
+        },
+    );
     let pending = (
         of((sequence(), sequence())),
         sequence(),

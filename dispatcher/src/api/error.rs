@@ -1,5 +1,7 @@
 //! Errors of the management API: what the client sees, and apart from it what is logged.
 
+use std::borrow::Cow;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
@@ -21,7 +23,7 @@ pub(crate) enum ApiError {
     Refused(Problem),
     /// With what to send instead.
     #[error("no valid credentials")]
-    Unauthorized(&'static str),
+    Unauthorized(Cow<'static, str>),
     /// The thing changed between reading and appending. Handlers try again on it.
     #[error("changed meanwhile")]
     MovedOn,
@@ -57,13 +59,13 @@ impl ApiError {
         match self {
             Self::Refused(problem) => problem.clone(),
             Self::Unauthorized(instead) => Problem {
-                detail: (*instead).to_owned(),
+                detail: instead.clone().into_owned(),
                 ..Problem::unauthorized()
             },
             Self::MovedOn => Problem::conflict("others keep changing it; try again"),
             Self::Closed(detail) => Problem::unavailable(*detail),
             Self::Unavailable(_) => Problem::unavailable(
-                "the registry cannot be reached; look whether it holds, or repeat",
+                "what the answer depends on cannot be reached; look whether it holds, or repeat",
             ),
             Self::Internal(_) => Problem {
                 status: 500,

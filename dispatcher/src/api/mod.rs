@@ -15,8 +15,8 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpResponse, HttpServer, http::StatusCode, web};
-use shared::domain::registry::RegistryState;
-use shared::ids::WebhookId;
+use shared::domain::registry::{Command, RegistryState};
+use shared::ids::{Sequence, WebhookId};
 use shared::problem::{self, Problem};
 
 use self::error::ApiError;
@@ -28,6 +28,7 @@ mod error;
 mod etag;
 mod fields;
 mod hr_on;
+mod idempotency;
 mod open_app;
 mod page;
 pub mod trials;
@@ -115,6 +116,24 @@ async fn find<T>(app: &App, look: impl Fn(&RegistryState) -> Option<T>) -> Resul
     }
     app.view.catch_up().await?;
     app.view.read(&look).ok_or_else(ApiError::not_found)
+}
+
+/// Makes a thing, unless an earlier call with the same idempotency key has made it, or another
+/// makes it at the same time. Gives the entry's sequence, if it was made here.
+async fn make(
+    app: &App,
+    command: Command,
+    by: &str,
+    is_made: impl Fn(&RegistryState) -> bool,
+) -> Result<Option<Sequence>, ApiError> {
+    if app.view.read(&is_made) {
+        return Ok(None);
+    }
+    match app.view.execute(command, by, app.clock.now()).await {
+        Ok(sequence) => Ok(Some(sequence)),
+        Err(_) if app.view.read(&is_made) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Repeats a read-modify-write that met a change by others.

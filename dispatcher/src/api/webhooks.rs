@@ -9,7 +9,7 @@ use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::Selection;
 use shared::domain::policy::Policy;
 use shared::domain::registry::{
-    Command, SEALED_ENDPOINT, UrlChange, seal_context, signing_secret_context,
+    Command, RegistryState, SEALED_ENDPOINT, UrlChange, seal_context, signing_secret_context,
 };
 use shared::domain::webhook::{Dialect, Endpoint, Status, Webhook, WebhookDefinition};
 use shared::http_client::{EndpointRefused, HttpsRule};
@@ -20,8 +20,10 @@ use shared::secret::{Secret, new_signing_secret};
 
 use super::auth::{Caller as _, Principal};
 use super::error::ApiError;
-use super::find;
+use super::fields::Digest;
+use super::idempotency::IdempotencyKey;
 use super::open_app::OpenApp;
+use super::{find, make};
 use crate::app::App;
 use crate::io::handshake;
 use crate::owner::{Answer, Question, ask};
@@ -60,14 +62,18 @@ pub(crate) async fn webhook(
     find(app, |state| state.webhook_of(project, id).cloned()).await
 }
 
-/// The new webhook, and whether its owner has confirmed it.
+/// The new webhook, and whether its owner has confirmed it; or that which an earlier call with the
+/// same key and body has made.
 pub(crate) async fn create(
     app: &App,
     caller: &Principal,
     draft: Draft,
+    (key, body): (&IdempotencyKey, Digest),
 ) -> Result<(Arc<Webhook>, bool), ApiError> {
     let (project, now) = (caller.project, app.clock.now());
-    let id = WebhookId::new(now, &random::for_id());
+    let fresh = WebhookId::new(now, &random::for_id());
+    let owner = project.to_string();
+    let id = key.id(app, (&owner, "webhook"), body, fresh).await?;
     let secret = SecretId::new(now, &random::for_id());
     let must_verify = match draft.dialect {
         Dialect::HrOn => true,
@@ -97,9 +103,11 @@ pub(crate) async fn create(
         definition,
         sealed_secret: seal_secret(app, project, secret, &new_signing_secret(&random::bytes())),
     };
-    let sequence = app.view.execute(command, &caller.by, now).await?;
-    let applied = applied(app, project, sequence).await;
-    Ok((webhook(app, project, id).await?, applied))
+    let is_made = |state: &RegistryState| state.webhook_of(project, id).is_some();
+    let made = make(app, command, &caller.by, is_made).await?;
+    let webhook = webhook(app, project, id).await?;
+    let applied = applied(app, project, made.unwrap_or(webhook.sequence)).await;
+    Ok((webhook, applied))
 }
 
 /// The command that gives `current` this definition and, unless it stays, this endpoint.

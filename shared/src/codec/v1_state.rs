@@ -71,6 +71,7 @@ mirror! {
 mirror! {
     struct Failing = domain::Failing {
         event: Id,
+        event_type: u32,
         lane: u64,
         attempts: u32,
         retry_at: i64,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::delivery::FailureKind;
 use super::webhook::Status;
-use crate::ids::{Epoch, EventId, LaneHash, Position, ReplicaId, Sequence, WebhookId};
+use crate::ids::{
+    Epoch, EventId, EventTypeHash, LaneHash, Position, ReplicaId, Sequence, WebhookId,
+};
 use crate::time::Timestamp;
 
 /// Who owns a partition from here on.
@@ -166,6 +168,7 @@ pub struct FailureWeight {
 pub struct Kept {
     pub sequence: Sequence,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// Failed attempts so far.
     pub attempts: u32,
@@ -226,6 +229,7 @@ pub struct AttemptEntry {
     /// The event's, and so the delivery's key (rule 23).
     pub position: Position,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// From 1.
     pub number: u32,

@@ -7,7 +7,8 @@ use shared::domain::journal::SkipReason;
 use shared::domain::policy::Policy;
 use shared::domain::registry::RegistryEntry;
 use shared::domain::webhook::{Status, WebhookDefinition};
-use shared::ids::{EventId, LaneHash, PartitionId, ProjectId, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, PartitionId, ProjectId, WebhookId};
+use shared::partition::event_type_hash;
 use shared::time::Timestamp;
 
 use super::classify::{Class, Config, classify};
@@ -325,6 +326,11 @@ impl<'a> World<'a> {
 
     pub(super) fn sequence_of(&self, event: EventId) -> Option<u64> {
         Some(self.by_id.get(&event)?.first()?.sequence)
+    }
+
+    pub(super) fn is_of_type(&self, event: EventId, event_type: EventTypeHash) -> bool {
+        let line = self.by_id.get(&event).and_then(|lines| lines.first());
+        line.is_some_and(|line| event_type_hash(&line.event.event_type) == event_type)
     }
 }
 

@@ -22,6 +22,7 @@ use super::resource::WebhookResource;
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::webhooks::{self, Draft, Verification, applied, check_endpoint};
 use crate::api::{find, unless_moved_on};
@@ -46,9 +47,12 @@ struct Listed {
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
+    key: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewWebhook::parse(body.fields(&caller, &app).await?)?;
+    let fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
+    let new = NewWebhook::parse(fields)?;
     check_endpoint(&app, &new.endpoint, Dialect::HrOn, ENDPOINT).await?;
     let draft = Draft {
         dialect: Dialect::HrOn,
@@ -62,7 +66,7 @@ pub(super) async fn create(
         verification_required: true,
         policy: Policy::default(),
     };
-    let (webhook, _) = webhooks::create(&app, &caller, draft).await?;
+    let (webhook, _) = webhooks::create(&app, &caller, draft, (&key, digest)).await?;
     Ok(single(&webhook, 0))
 }
 

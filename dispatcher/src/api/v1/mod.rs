@@ -5,6 +5,7 @@ use actix_web::web::{self, ServiceConfig};
 mod account_secrets;
 mod accounts;
 mod api_keys;
+mod audit;
 mod connectors;
 mod endpoint_headers;
 mod event_types;
@@ -47,6 +48,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(accounts::patch)
                 .delete(accounts::delete),
         )
+        .service(web::resource("/audit").get(audit::list))
         .service(
             web::resource("/webhooks")
                 .get(webhooks::list)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::http::header::LOCATION;
 use actix_web::web::Path;
-use shared::domain::registry::Command;
+use shared::domain::registry::{Command, RegistryState};
 use shared::domain::webhook::{SigningSecret, Webhook};
 use shared::ids::{ProjectId, SecretId, WebhookId};
 use shared::random;
@@ -16,10 +16,12 @@ use shared::secret::new_signing_secret;
 use super::webhook_resource::{SigningSecretResource, printed_id};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
+use crate::api::fields::Digest;
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
 use crate::api::webhooks::{applied, seal_secret, webhook};
-use crate::api::{find, id, webhook_id};
+use crate::api::{find, id, make, webhook_id};
 use crate::app::App;
 
 /// Without the secrets themselves, which the webhook shows.
@@ -44,18 +46,26 @@ pub(super) async fn add(
     caller: Principal,
     app: OpenApp,
     path: Path<String>,
+    key: IdempotencyKey,
 ) -> Result<HttpResponse, ApiError> {
     let (project, webhook_id) = (caller.project, webhook_id(&path)?);
     webhook(&app, project, webhook_id).await?;
     let now = app.clock.now();
-    let id = SecretId::new(now, &random::for_id());
+    let fresh = SecretId::new(now, &random::for_id());
+    let owner = webhook_id.to_string();
+    let kind = (owner.as_str(), "signing_secret");
+    let id = key.id(&app, kind, Digest::OF_NOTHING, fresh).await?;
     let command = Command::AddSigningSecret {
         project,
         webhook: webhook_id,
         id,
         sealed: seal_secret(&app, project, id, &new_signing_secret(&random::bytes())),
     };
-    app.view.execute(command, &caller.by, now).await?;
+    let is_made = |state: &RegistryState| {
+        let webhook = state.webhook_of(project, webhook_id);
+        webhook.is_some_and(|webhook| webhook.secrets.iter().any(|secret| secret.id == id))
+    };
+    make(&app, command, &caller.by, is_made).await?;
     let (webhook, secret) = secret(&app, project, webhook_id, id).await?;
     let location = format!("/v1/webhooks/{}/signing_secrets/{id}", printed_id(&webhook));
     Ok(HttpResponse::Created()

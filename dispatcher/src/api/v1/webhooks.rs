@@ -16,6 +16,7 @@ use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::etag::{IfMatch, etag};
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
 use crate::api::webhooks::{self, Draft, Verification, applied, check_endpoint, webhook};
@@ -25,9 +26,12 @@ use crate::app::App;
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
+    key: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewWebhook::parse(body.fields(&caller, &app).await?, &app.connectors)?;
+    let fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
+    let new = NewWebhook::parse(fields, &app.connectors)?;
     check_endpoint(&app, &new.endpoint.url, Dialect::Stackone, "/url").await?;
     let draft = Draft {
         dialect: Dialect::Stackone,
@@ -37,7 +41,7 @@ pub(super) async fn create(
         verification_required: new.verification_required,
         policy: new.policy,
     };
-    let (webhook, applied) = webhooks::create(&app, &caller, draft).await?;
+    let (webhook, applied) = webhooks::create(&app, &caller, draft, (&key, digest)).await?;
     Ok(HttpResponse::Created()
         .insert_header((LOCATION, format!("/v1/webhooks/{}", webhook.id)))
         .insert_header((ETAG, etag(webhook.sequence)))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use shared::domain::journal::{Counted, ExhaustReason, JournalEntry, Pack, SkipReason, UnsentEnd};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{EventId, LaneHash, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, WebhookId};
 use shared::time::Timestamp;
 
 use crate::checker::Decision;
@@ -50,6 +50,7 @@ struct Config {
 pub(crate) struct Delivery {
     pub(crate) lane: LaneHash,
     event: EventId,
+    event_type: EventTypeHash,
     pub(crate) attempts: u32,
     retry_at: Option<Timestamp>,
     pub(crate) end: Option<End>,
@@ -220,7 +221,7 @@ impl Model {
                     Class::Skipped(reason) => Some(reason),
                 };
                 *expected.entry((*id, skipped)).or_default() += 1;
-                told.take(sequence.0, event.lane, event.id, skipped);
+                told.take(sequence.0, &event, skipped);
             }
         }
         self.classified = self.classified.max(through);

@@ -44,11 +44,15 @@ pub fn decide(
             };
             let created = RegistryEntry::ProjectCreated { name };
             let (text, new) = (id.to_string(), Sequence(0));
-            // The key first: a project without one could not keep an endpoint's answer.
-            Ok(vec![
-                append(id, Aggregate::DataKey, text.clone(), new, key),
-                append(id, Aggregate::Project, text, new, created),
-            ])
+            let has_key = state
+                .project(id)
+                .is_some_and(|begun| begun.data_key.is_some());
+            // The key first: a project without one could not keep an endpoint's answer. A call that
+            // was cut off between the two is gone on with by its repetition.
+            let key = append(id, Aggregate::DataKey, text.clone(), new, key);
+            let created = append(id, Aggregate::Project, text, new, created);
+            let appends = [(!has_key).then_some(key), Some(created)];
+            Ok(appends.into_iter().flatten().collect())
         }
         Command::DeleteProject { id } => {
             let project = made(state, id)?;

@@ -11,10 +11,11 @@ use crate::domain::journal::{
     AttemptEntry, Counted, DeactivateReason, ExhaustReason, Failure, FailureWeight, Kept,
     LanesSettled, Links, SkipReason, UnsentEnd,
 };
-use crate::ids::{EventId, LaneHash};
+use crate::ids::{EventId, EventTypeHash, LaneHash};
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
+const EVENT_TYPE: EventTypeHash = EventTypeHash(2);
 const LANE: LaneHash = LaneHash(1);
 
 fn position(sequence: Sequence) -> Position {
@@ -29,6 +30,7 @@ fn attempt(sequence: Sequence, lane: LaneHash, number: u32) -> AttemptEntry {
         webhook: WEBHOOK,
         position: position(sequence),
         event: EVENT,
+        event_type: EVENT_TYPE,
         lane,
         number,
         started_at: Timestamp::default(),
@@ -426,6 +428,7 @@ impl Model {
             .map(|(_, sequence)| Kept {
                 sequence,
                 event: EVENT,
+                event_type: EVENT_TYPE,
                 lane: self.lane(sequence),
                 attempts: self.pending.get(&sequence).copied().flatten().unwrap_or(0),
             })
