@@ -143,8 +143,12 @@ pub(crate) async fn verify(
     caller: &Principal,
     id: WebhookId,
 ) -> Result<Verification, ApiError> {
-    let webhook = webhook(app, caller.project, id).await?;
+    // Before it is counted: nobody uses up what is another project's.
+    webhook(app, caller.project, id).await?;
     let _turn = app.trials.verification(id, app.clock.now())?;
+    // What was changed through another replica a moment ago is what is to be verified.
+    app.view.catch_up().await?;
+    let webhook = webhook(app, caller.project, id).await?;
     let challenge = Secret::new(URL_SAFE_NO_PAD.encode(random::bytes::<CHALLENGE_BYTES>()));
     let shaken = handshake::shake(&app.client, app.clock.as_ref(), &webhook, &challenge).await;
     if let Err(reason) = shaken {

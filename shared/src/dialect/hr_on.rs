@@ -78,17 +78,12 @@ pub fn id_field(name: &str) -> &'static str {
     }
 }
 
-/// What the event of this name tells, as `message` and as the description of the name.
-pub fn describe(name: &str) -> &'static str {
-    message(name)
-}
-
 /// The JSON body; `None` for a type that HR-ON has no name for.
 pub fn render(event_type: &EventType, record_id: &str, sent_at: Timestamp) -> Option<Vec<u8>> {
     let name = event_name(event_type)?;
     let about = |prefix| name.starts_with(prefix).then_some(record_id);
     let body = Body {
-        message: message(name),
+        message: describe(name),
         event_name: name,
         sent_at,
         employee_id: about(EMPLOYEE),
@@ -98,7 +93,8 @@ pub fn render(event_type: &EventType, record_id: &str, sent_at: Timestamp) -> Op
     serde_json::to_vec(&body).ok()
 }
 
-fn message(name: &str) -> &'static str {
+/// What the event of this name tells: its `message`, and the description of the name.
+pub fn describe(name: &str) -> &'static str {
     match name {
         "EmployeeCreated" => "An employee has been created",
         "EmployeeUpdated" => "An employee has been updated",

@@ -193,7 +193,8 @@ pub(super) async fn trigger(
     let (project, id) = (caller.project, id(&path)?);
     webhook(&app, project, id).await?;
     let asked = event_name(body.fields_if_any(&caller, &app).await?)?;
-    // As it is now: the body may have taken its time.
+    // It may have been verified a moment ago, through another replica.
+    app.view.catch_up().await?;
     let webhook = webhook(&app, project, id).await?;
     let names = hr_on::event_names(&webhook.definition.selection).unwrap_or_default();
     let name = match &asked {

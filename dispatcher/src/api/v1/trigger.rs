@@ -59,7 +59,8 @@ pub(super) async fn trigger(
     let account = account_id(&request)?;
     let account = find(&app, |state| state.account_of(project, account).cloned()).await?;
     let tests = tests(body.elements(&caller, &app).await?)?;
-    // As it is now: the body may have taken its time.
+    // It may have been verified or enabled a moment ago, through another replica.
+    app.view.catch_up().await?;
     let webhook = webhook(&app, project, id).await?;
     let _turn = app.trials.tests(id, tests.len(), app.clock.now())?;
     let items: Vec<_> = stream::iter(tests)
