@@ -87,7 +87,8 @@ async fn asked(nats: &Nats, partition: PartitionId, sequence: Sequence, within: 
             Ok(
                 Answer::Applied { is_reached: false }
                 | Answer::Overview(_)
-                | Answer::LastAttempt(_),
+                | Answer::LastAttempt(_)
+                | Answer::Standings(_),
             ) => {}
             Err(error) => tracing::debug!(%partition, %error, "the owner is asked again"),
         }

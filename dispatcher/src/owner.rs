@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::domain::journal::{EntryPlace, Links};
-use shared::ids::{PartitionId, Sequence, WebhookId};
+use shared::ids::{PartitionId, ProjectId, Sequence, WebhookId};
 use shared::nats::requests;
 use shared::nats::{Nats, Unavailable};
 
 use crate::core::overview::{Overview, Span};
+use crate::core::standing::Standing;
 
 /// A partition changes its owner within this, and then there is somebody to ask.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -24,6 +25,8 @@ pub(crate) enum Question {
     Overview { webhook: WebhookId, span: Span },
     /// Where the webhook's last attempt stands in JOURNAL.
     LastAttempt { webhook: WebhookId },
+    /// How an event's deliveries stand.
+    Standings { project: ProjectId, sequence: u64 },
 }
 
 impl Question {
@@ -31,7 +34,7 @@ impl Question {
     pub(crate) fn is_of_the_state(&self) -> bool {
         match self {
             Self::Applied { .. } => false,
-            Self::Overview { .. } | Self::LastAttempt { .. } => true,
+            Self::Overview { .. } | Self::LastAttempt { .. } | Self::Standings { .. } => true,
         }
     }
 }
@@ -43,6 +46,7 @@ pub(crate) enum Answer {
     Applied { is_reached: bool },
     Overview(Box<Overview>),
     LastAttempt(LastAttempt),
+    Standings(Vec<(WebhookId, Standing)>),
 }
 
 /// Sequence of a pack, and index among its entries.

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::log::PartitionLog;
 use super::shared_state::Replica;
-use super::told::overview;
+use super::told::{overview, standings};
 use crate::owner::{Answer, Question};
 
 /// Questions of one partition that are answered at the same time; more wait with the client.
@@ -80,6 +80,16 @@ async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Q
                 told.map(|told| told.links).unwrap_or_default()
             });
             Answer::LastAttempt(links.into())
+        }
+        Question::Standings { project, sequence } => {
+            match standings(replica, log, project, Sequence(sequence)).await {
+                Ok(standings) => Answer::Standings(standings),
+                Err(error) => {
+                    tracing::debug!(%error, "an event's deliveries are not told");
+                    question.decline("the event cannot be read").await;
+                    return;
+                }
+            }
         }
     };
     match serde_json::to_vec(&answer) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt_log;
 pub(crate) mod decisions;
+pub(crate) mod event_log;
 pub(crate) mod events;
 pub(crate) mod journal;
 pub(crate) mod recovery;

@@ -11,6 +11,7 @@ mod access;
 mod accounts;
 mod delay;
 mod endpoints;
+mod events;
 mod history;
 mod lifecycle;
 mod nats_server;

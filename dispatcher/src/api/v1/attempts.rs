@@ -92,7 +92,7 @@ pub(super) async fn list(
 async fn newest(app: &App, project: ProjectId, webhook: WebhookId) -> Result<Links, ApiError> {
     match owner::ask(app, project, Question::LastAttempt { webhook }).await? {
         Answer::LastAttempt(last) => Ok(last.into()),
-        Answer::Applied { .. } | Answer::Overview(_) => {
+        Answer::Applied { .. } | Answer::Overview(_) | Answer::Standings(_) => {
             Err(ApiError::internal("the owner answered another question"))
         }
     }

@@ -8,6 +8,8 @@ mod api_keys;
 mod attempt_resource;
 mod attempts;
 mod endpoint_headers;
+mod event;
+mod events;
 mod overview;
 mod projects;
 mod webhook_request;
@@ -42,6 +44,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(accounts::patch)
                 .delete(accounts::delete),
         )
+        .service(web::resource("/events").get(events::list))
+        .service(web::resource("/events/{id}").get(event::get))
         .service(
             web::resource("/webhooks")
                 .get(webhooks::list)

@@ -86,7 +86,7 @@ pub(super) async fn get(
         Answer::Overview(overview) => {
             Ok(HttpResponse::Ok().json(OverviewResource::of(&overview, span)))
         }
-        Answer::Applied { .. } | Answer::LastAttempt(_) => {
+        Answer::Applied { .. } | Answer::LastAttempt(_) | Answer::Standings(_) => {
             Err(ApiError::internal("the owner answered another question"))
         }
     }
