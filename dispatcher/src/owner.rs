@@ -15,7 +15,7 @@ use crate::core::standing::Standing;
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A question, in JSON on the wire.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Question {
     /// Are the partition's registry entries applied through this sequence? Answered once they
@@ -27,6 +27,8 @@ pub(crate) enum Question {
     LastAttempt { webhook: WebhookId },
     /// How an event's deliveries stand.
     Standings { project: ProjectId, sequence: u64 },
+    /// How many attempts of each have failed in a row, as far as JOURNAL says?
+    ConsecutiveFailures { webhooks: Vec<WebhookId> },
 }
 
 impl Question {
@@ -34,7 +36,10 @@ impl Question {
     pub(crate) fn is_of_the_state(&self) -> bool {
         match self {
             Self::Applied { .. } => false,
-            Self::Overview { .. } | Self::LastAttempt { .. } | Self::Standings { .. } => true,
+            Self::Overview { .. }
+            | Self::LastAttempt { .. }
+            | Self::Standings { .. }
+            | Self::ConsecutiveFailures { .. } => true,
         }
     }
 }
@@ -43,7 +48,13 @@ impl Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    Applied { is_reached: bool },
+    Applied {
+        is_reached: bool,
+    },
+    /// In the order of the question; 0 for one that the owner has not heard of.
+    ConsecutiveFailures {
+        counts: Vec<u32>,
+    },
     Overview(Box<Overview>),
     LastAttempt(LastAttempt),
     Standings(Vec<(WebhookId, Standing)>),
@@ -87,11 +98,11 @@ pub(crate) async fn ask(
     nats: &Nats,
     partition: PartitionId,
     seen: Sequence,
-    question: Question,
+    question: &Question,
     within: Duration,
 ) -> Result<Answer, Unavailable> {
     let malformed = |error: serde_json::Error| Unavailable(error.to_string());
-    let body = serde_json::to_vec(&question).map_err(malformed)?;
+    let body = serde_json::to_vec(question).map_err(malformed)?;
     let answer = requests::ask(nats, partition, seen, body.into(), within).await?;
     serde_json::from_slice(&answer).map_err(malformed)
 }
@@ -101,7 +112,7 @@ pub(crate) async fn ask_until(
     nats: &Nats,
     partition: PartitionId,
     seen: Sequence,
-    question: Question,
+    question: &Question,
     within: Duration,
 ) -> Result<Answer, Unavailable> {
     let mut reason = Unavailable("the partition's owner does not answer".into());

@@ -54,6 +54,7 @@ fn webhook(from: u64, versions: Vec<WebhookVersion>) -> Webhook {
             selection: selection("*"),
             description: None,
             verification_required: false,
+            verified_at: None,
             policy: Policy::default(),
             status: Status::Enabled,
             status_reason: None,
@@ -63,12 +64,13 @@ fn webhook(from: u64, versions: Vec<WebhookVersion>) -> Webhook {
         endpoint: Endpoint {
             url: serde_json::from_str("\"https://example.com/\"").unwrap(),
             headers: Vec::new(),
+            token: None,
         },
         secrets: Vec::new(),
-        signers: Arc::new(Signers {
+        signers: Some(Arc::new(Signers {
             active: signer,
             previous: None,
-        }),
+        })),
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
         sequence: versions.last().unwrap().registry_sequence,

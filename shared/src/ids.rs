@@ -53,6 +53,12 @@ macro_rules! id {
             pub const fn uuid(self) -> Uuid {
                 self.0
             }
+
+            /// The id that [`Self::uuid`] prints so, hyphens included.
+            pub fn from_bare(text: &str) -> Option<Self> {
+                let uuid = Uuid::try_parse(text).ok()?;
+                (text.len() == uuid::fmt::Hyphenated::LENGTH).then_some(Self(uuid))
+            }
         }
 
         impl fmt::Display for $name {

@@ -404,6 +404,7 @@ fn records() -> Vec<RegistryRecord> {
         selection: Selection::new(serde_json::from_str(selection).unwrap()).unwrap(),
         description: Some("first".into()),
         verification_required: false,
+        verified_at: Some(Timestamp::from_millis(1_750_158_000_500)),
         policy: Policy::default(),
         status: Status::Enabled,
         status_reason: None,
@@ -451,6 +452,13 @@ fn records() -> Vec<RegistryRecord> {
             status: Status::Disabled,
             reason: None,
             decided: None,
+        },
+        RegistryEntry::SigningSecretDeleted {
+            secret: SecretId::from_bytes([7; 16]),
+        },
+        RegistryEntry::SigningSecretErased,
+        RegistryEntry::WebhookVerified {
+            status: Status::Enabled,
         },
     ]
     .into_iter()

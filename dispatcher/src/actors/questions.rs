@@ -91,6 +91,18 @@ async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Q
                 }
             }
         }
+        Question::ConsecutiveFailures { webhooks } => {
+            let counts = log.look(|commits| {
+                let known = &commits.state().webhooks;
+                let failures = |id| {
+                    known
+                        .get(id)
+                        .map_or(0, |one| one.health.consecutive_failures)
+                };
+                webhooks.iter().map(failures).collect()
+            });
+            Answer::ConsecutiveFailures { counts }
+        }
     };
     match serde_json::to_vec(&answer) {
         Ok(body) => question.answer(body.into()).await,

@@ -462,7 +462,7 @@ type Definitions<'a> = HashMap<(WebhookId, u64), Defined<'a>>;
 
 fn definitions(records: &Records) -> Definitions<'_> {
     let mut definitions = Definitions::new();
-    let mut latest: HashMap<WebhookId, &WebhookDefinition> = HashMap::new();
+    let mut latest: HashMap<WebhookId, (&WebhookDefinition, Status)> = HashMap::new();
     for line in &records.registry {
         let (created_from, definition) = match &line.record.entry {
             RegistryEntry::WebhookCreated { from, definition } => {
@@ -471,9 +471,13 @@ fn definitions(records: &Records) -> Definitions<'_> {
             RegistryEntry::WebhookUpdated(definition) => {
                 (None, Some((definition, definition.status)))
             }
-            RegistryEntry::WebhookStatusSet { status, .. } => {
-                let definition = latest.get(&line.webhook).copied();
-                (None, definition.map(|definition| (definition, *status)))
+            RegistryEntry::WebhookStatusSet { status, .. }
+            | RegistryEntry::WebhookVerified { status } => {
+                let latest = latest.get(&line.webhook);
+                (None, latest.map(|(definition, _)| (*definition, *status)))
+            }
+            RegistryEntry::SigningSecretDeleted { .. } => {
+                (None, latest.get(&line.webhook).copied())
             }
             RegistryEntry::WebhookDeleted => (None, None),
             RegistryEntry::ProjectCreated { .. }
@@ -484,10 +488,11 @@ fn definitions(records: &Records) -> Definitions<'_> {
             | RegistryEntry::AccountCreated(_)
             | RegistryEntry::AccountUpdated(_)
             | RegistryEntry::AccountDeleted(_)
-            | RegistryEntry::SigningSecretAdded { .. } => continue,
+            | RegistryEntry::SigningSecretAdded { .. }
+            | RegistryEntry::SigningSecretErased => continue,
         };
-        if let Some((definition, _)) = definition {
-            latest.insert(line.webhook, definition);
+        if let Some(defined) = definition {
+            latest.insert(line.webhook, defined);
         }
         let defined = Defined {
             created_from,

@@ -109,11 +109,8 @@ pub(super) async fn get(
         project: caller.project,
         sequence: sequence.0,
     };
-    let standings = match owner::ask(&app, caller.project, question).await? {
-        Answer::Standings(standings) => standings,
-        Answer::Applied { .. } | Answer::Overview(_) | Answer::LastAttempt(_) => {
-            return Err(ApiError::internal("the owner answered another question"));
-        }
+    let Answer::Standings(standings) = owner::ask(&app, caller.project, question).await? else {
+        return Err(owner::answered_otherwise());
     };
     let logged = attempts(&app, caller.project, sequence, &event).await?;
     let mut shower = Shower::new(&app, caller.project);

@@ -82,14 +82,10 @@ pub(super) async fn get(
     .await?;
     let span = span(request.query_string(), app.clock.now())?;
     let question = Question::Overview { webhook, span };
-    match owner::ask(&app, caller.project, question).await? {
-        Answer::Overview(overview) => {
-            Ok(HttpResponse::Ok().json(OverviewResource::of(&overview, span)))
-        }
-        Answer::Applied { .. } | Answer::LastAttempt(_) | Answer::Standings(_) => {
-            Err(ApiError::internal("the owner answered another question"))
-        }
-    }
+    let Answer::Overview(overview) = owner::ask(&app, caller.project, question).await? else {
+        return Err(owner::answered_otherwise());
+    };
+    Ok(HttpResponse::Ok().json(OverviewResource::of(&overview, span)))
 }
 
 fn span(query: &str, now: Timestamp) -> Result<Span, ApiError> {

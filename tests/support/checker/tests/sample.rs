@@ -84,6 +84,7 @@ pub(super) fn definition(status: Status) -> WebhookDefinition {
         selection: Selection::new(vec![all]).unwrap(),
         description: None,
         verification_required: false,
+        verified_at: None,
         policy: Policy {
             retry_schedule_ms: vec![100],
             max_in_flight: 2,
