@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::domain::journal::{EntryPlace, Links};
-use shared::ids::{PartitionId, Sequence, WebhookId};
+use shared::ids::{PartitionId, ProjectId, Sequence, WebhookId};
 use shared::nats::requests;
 use shared::nats::{Nats, Unavailable};
 
 use crate::core::overview::{Overview, Span};
+use crate::core::standing::Standing;
 
 /// A partition changes its owner within this, and then there is somebody to ask.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -20,12 +21,14 @@ pub(crate) enum Question {
     /// Are the partition's registry entries applied through this sequence? Answered once they
     /// are, or after a second.
     Applied { through: u64 },
-    /// How many attempts of each have failed in a row, as far as JOURNAL says?
-    ConsecutiveFailures { webhooks: Vec<WebhookId> },
     /// What happened to a webhook's deliveries in a span of time, and how its account stands.
     Overview { webhook: WebhookId, span: Span },
     /// Where the webhook's last attempt stands in JOURNAL.
     LastAttempt { webhook: WebhookId },
+    /// How an event's deliveries stand.
+    Standings { project: ProjectId, sequence: u64 },
+    /// How many attempts of each have failed in a row, as far as JOURNAL says?
+    ConsecutiveFailures { webhooks: Vec<WebhookId> },
 }
 
 impl Question {
@@ -33,9 +36,10 @@ impl Question {
     pub(crate) fn is_of_the_state(&self) -> bool {
         match self {
             Self::Applied { .. } => false,
-            Self::ConsecutiveFailures { .. } | Self::Overview { .. } | Self::LastAttempt { .. } => {
-                true
-            }
+            Self::Overview { .. }
+            | Self::LastAttempt { .. }
+            | Self::Standings { .. }
+            | Self::ConsecutiveFailures { .. } => true,
         }
     }
 }
@@ -53,6 +57,7 @@ pub(crate) enum Answer {
     },
     Overview(Box<Overview>),
     LastAttempt(LastAttempt),
+    Standings(Vec<(WebhookId, Standing)>),
 }
 
 /// Sequence of a pack, and index among its entries.
@@ -107,13 +112,13 @@ pub(crate) async fn ask_until(
     nats: &Nats,
     partition: PartitionId,
     seen: Sequence,
-    question: Question,
+    question: &Question,
     within: Duration,
 ) -> Result<Answer, Unavailable> {
     let mut reason = Unavailable("the partition's owner does not answer".into());
     let asked = async {
         loop {
-            match ask(nats, partition, seen, &question, within).await {
+            match ask(nats, partition, seen, question, within).await {
                 Ok(answer) => return answer,
                 Err(error) => reason = error,
             }

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::log::PartitionLog;
 use super::shared_state::Replica;
-use super::told::overview;
+use super::told::{overview, standings};
 use crate::owner::{Answer, Question};
 
 /// Questions of one partition that are answered at the same time; more wait with the client.
@@ -71,6 +71,26 @@ async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Q
             let is_reached = applied.wait(log.partition, through, ANSWER_WITHIN).await;
             Answer::Applied { is_reached }
         }
+        Question::Overview { webhook, span } => {
+            Answer::Overview(Box::new(overview(replica, log, webhook, span).await))
+        }
+        Question::LastAttempt { webhook } => {
+            let links = log.look(|commits| {
+                let told = commits.state().webhooks.get(&webhook);
+                told.map(|told| told.links).unwrap_or_default()
+            });
+            Answer::LastAttempt(links.into())
+        }
+        Question::Standings { project, sequence } => {
+            match standings(replica, log, project, Sequence(sequence)).await {
+                Ok(standings) => Answer::Standings(standings),
+                Err(error) => {
+                    tracing::debug!(%error, "an event's deliveries are not told");
+                    question.decline("the event cannot be read").await;
+                    return;
+                }
+            }
+        }
         Question::ConsecutiveFailures { webhooks } => {
             let counts = log.look(|commits| {
                 let known = &commits.state().webhooks;
@@ -82,16 +102,6 @@ async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Q
                 webhooks.iter().map(failures).collect()
             });
             Answer::ConsecutiveFailures { counts }
-        }
-        Question::Overview { webhook, span } => {
-            Answer::Overview(Box::new(overview(replica, log, webhook, span).await))
-        }
-        Question::LastAttempt { webhook } => {
-            let links = log.look(|commits| {
-                let told = commits.state().webhooks.get(&webhook);
-                told.map(|told| told.links).unwrap_or_default()
-            });
-            Answer::LastAttempt(links.into())
         }
     };
     match serde_json::to_vec(&answer) {

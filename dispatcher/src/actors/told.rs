@@ -1,8 +1,10 @@
 //! What an owner tells of its webhooks, from the state that its stored packs fold to.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use shared::ids::{PartitionId, WebhookId};
+use shared::domain::webhook::Webhook;
+use shared::ids::{PartitionId, ProjectId, Sequence, WebhookId};
 use shared::nats::{Unavailable, bounds};
 use shared::subjects;
 
@@ -10,7 +12,11 @@ use super::log::PartitionLog;
 use super::shared_state::Replica;
 use crate::core::classify::ConfigHistory;
 use crate::core::overview::{Overview, Recount, Span};
-use crate::io::events;
+use crate::core::standing::Standing;
+use crate::io::events::{self, Fetched};
+
+/// An answer is one message.
+const STANDINGS_MAX: usize = 1_000;
 
 /// An overview whose pending deliveries are counted once more, if that takes one read of EVENTS.
 pub(super) async fn overview(
@@ -42,6 +48,36 @@ pub(super) async fn overview(
         );
     }
     overview
+}
+
+/// How the deliveries of the event at `sequence` stand; those of webhooks that never wanted it are
+/// not there.
+pub(super) async fn standings(
+    replica: &Replica,
+    log: &Rc<PartitionLog>,
+    project: ProjectId,
+    sequence: Sequence,
+) -> Result<Vec<(WebhookId, Standing)>, Unavailable> {
+    let event = match events::fetch(&replica.nats, sequence).await? {
+        Fetched::Event(event) if event.project == project => event,
+        Fetched::Event(_) | Fetched::Gone(_) => return Ok(Vec::new()),
+    };
+    let webhooks: Vec<_> = replica.view.read(|state| {
+        let ids = state.project(project).map(|project| &project.webhooks);
+        let known = ids.into_iter().flatten();
+        known.filter_map(|id| state.webhook(*id).cloned()).collect()
+    });
+    Ok(log.look(|commits| {
+        let state = commits.state();
+        let standing = |webhook: Arc<Webhook>| {
+            let told = state.webhooks.get(&webhook.id)?;
+            let history = ConfigHistory::restored(&told.applied, &webhook);
+            let standing = Standing::of(told, &history, sequence, &event)?;
+            Some((webhook.id, standing))
+        };
+        let standings = webhooks.into_iter().filter_map(standing);
+        standings.take(STANDINGS_MAX).collect()
+    }))
 }
 
 fn recount(

@@ -175,10 +175,10 @@ pub(crate) async fn consecutive_failures(
         return Ok(Vec::new());
     }
     let question = Question::ConsecutiveFailures { webhooks };
-    match owner::ask(app, project, question).await? {
-        Answer::ConsecutiveFailures { counts } => Ok(counts),
-        _ => Err(owner::another_question()),
-    }
+    let Answer::ConsecutiveFailures { counts } = owner::ask(app, project, question).await? else {
+        return Err(owner::answered_otherwise());
+    };
+    Ok(counts)
 }
 
 /// Whether the owner applied the registry through `sequence` within a second (`protocol.md`,

@@ -21,3 +21,4 @@ pub mod partition;
 pub mod rate;
 pub mod retry;
 pub mod settling;
+pub mod standing;

@@ -3,6 +3,7 @@
 pub(crate) mod attempt_log;
 pub(crate) mod decisions;
 pub(crate) mod erasing;
+pub(crate) mod event_log;
 pub(crate) mod events;
 pub(crate) mod handshake;
 pub(crate) mod journal;

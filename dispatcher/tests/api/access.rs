@@ -51,6 +51,7 @@ fn routes(project: &Project, account: &str, webhook: &Answer) -> Vec<(Method, St
         (Method::GET, account.clone(), Route::Thing),
         (Method::PATCH, account.clone(), Route::Thing),
         (Method::DELETE, account, Route::Thing),
+        (Method::GET, "/v1/events".into(), Route::Collection),
         (Method::GET, "/v1/webhooks".into(), Route::Collection),
         (Method::POST, "/v1/webhooks".into(), Route::Collection),
         (Method::GET, webhook.clone(), Route::Thing),

@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 
 use super::Unavailable;
 use crate::ids::Sequence;
+use crate::time::Timestamp;
 
 /// Without a message for this long, a read is given up and begun anew by its caller.
 const STALLED: Duration = Duration::from_secs(5);
@@ -189,6 +190,67 @@ pub async fn read_all(
     }
 }
 
+/// Reads what matches `filter` in (after, through], which the stream is known to have reached: all,
+/// or at most so many messages and about so many bytes, and then through an earlier sequence.
+pub async fn read_between(
+    stream: &Stream<()>,
+    filter: &str,
+    (after, through): (Sequence, Sequence),
+    (max_messages, max_bytes): (usize, usize),
+) -> Result<RangeRead, Unavailable> {
+    let mut read = RangeRead {
+        messages: Vec::new(),
+        through,
+    };
+    let last = last_matching(stream, filter).await?;
+    let Some(last) = last.map(|last| last.sequence.min(through)) else {
+        return Ok(read);
+    };
+    if last <= after {
+        return Ok(read);
+    }
+    let mut messages = open(stream, filter, after).await?;
+    let mut bytes = 0;
+    loop {
+        let message = next(&mut messages).await?;
+        let sequence = message.sequence;
+        // The last one may lie beyond, and none at the end itself.
+        if sequence > through {
+            return Ok(read);
+        }
+        bytes += message.payload.len();
+        read.messages.push(message);
+        if sequence >= last {
+            return Ok(read);
+        }
+        if read.messages.len() >= max_messages || bytes >= max_bytes {
+            read.through = sequence;
+            return Ok(read);
+        }
+    }
+}
+
+/// Where the first message lies that matches and was stored at `at` or later, by the server's
+/// clock.
+pub async fn first_since(
+    stream: &Stream<()>,
+    filter: &str,
+    at: Timestamp,
+) -> Result<Option<Sequence>, Unavailable> {
+    let nanos = i128::from(at.as_millis()).saturating_mul(1_000_000);
+    let start_time = async_nats::datetime::from_nanos(nanos).map_err(Unavailable::new)?;
+    match stream.get_last_raw_message_by_subject(filter).await {
+        Ok(last) if last.time >= start_time => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
+        Err(error) => return Err(Unavailable::new(error)),
+    }
+    // There is one, if only the last.
+    let start = DeliverPolicy::ByStartTime { start_time };
+    let mut messages = open_from(stream, filter, start).await?;
+    Ok(Some(next(&mut messages).await?.sequence))
+}
+
 /// Messages of an unacknowledged, in-memory consumer. The consumer's own numbering must have no
 /// gap: without acknowledgements, what got lost on the way is not sent again.
 pub(super) struct Messages {
@@ -202,15 +264,24 @@ pub(super) async fn open(
     filter: &str,
     after: Sequence,
 ) -> Result<Messages, Unavailable> {
+    let start = DeliverPolicy::ByStartSequence {
+        start_sequence: after.next().0,
+    };
+    open_from(stream, filter, start).await
+}
+
+async fn open_from(
+    stream: &Stream<()>,
+    filter: &str,
+    deliver_policy: DeliverPolicy,
+) -> Result<Messages, Unavailable> {
     let consumer = stream
         .create_consumer(pull::Config {
             ack_policy: AckPolicy::None,
             memory_storage: true,
             num_replicas: 1,
             inactive_threshold: CONSUMER_LINGER,
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: after.next().0,
-            },
+            deliver_policy,
             filter_subject: filter.to_owned(),
             ..pull::Config::default()
         })

@@ -13,7 +13,7 @@ use support::eventually::eventually;
 use support::receiver::{Answer, Delivery};
 use support::stored::Stored;
 
-use crate::stage::{HOOK, IN_A_WHILE, SOON, Stage, event, post_all};
+use crate::stage::{HOOK, IN_A_WHILE, SOON, Stage, event, post_all, repeatable_event};
 
 /// More than make a snapshot.
 const EVENTS: usize = 1_200;
@@ -294,5 +294,100 @@ async fn overview_and_attempts_tell_what_the_receiver_saw_and_totals_outlive_the
         deliveries.len(),
         "something was sent again"
     );
+    stage.cluster.stop().await.unwrap();
+}
+
+/// One webhook takes the event at the second attempt, one never does, one is disabled, one wants
+/// other events.
+#[tokio::test]
+async fn an_event_tells_of_its_deliveries_and_attempts_and_is_listed_newest_first() {
+    let stage = Stage::without_webhook().await;
+    stage.receiver.answer(|arrival| {
+        let fails = arrival.path == "/bad" || (arrival.path == "/flaky" && arrival.number == 1);
+        Answer::status(if fails { 500 } else { 204 })
+    });
+    let client = &stage.tenant.client;
+    let policy = json!({ "retry_schedule_ms": [150] });
+    let mut webhooks = Vec::new();
+    for (path, events) in [
+        ("/flaky", json!(["*"])),
+        ("/bad", json!(["crm_contacts.*"])),
+        ("/off", json!(["*"])),
+        ("/others", json!(["ats_jobs.*"])),
+    ] {
+        let webhook = stage
+            .webhook(&stage.tenant, path, events, policy.clone())
+            .await;
+        webhooks.push((path, webhook));
+    }
+    let id_of = |path: &str| {
+        webhooks
+            .iter()
+            .find(|(known, _)| *known == path)
+            .unwrap()
+            .1
+            .clone()
+    };
+    let disabled = client.disable_webhook(&id_of("/off")).await.unwrap();
+    assert_eq!(disabled.expect(200).unwrap()["applied"], true);
+
+    // One whose id tells no time, and one whose id does; more failures would open a breaker.
+    let ids = [
+        stage.post(repeatable_event("one", 0)).await,
+        stage.post(event("one", 1)).await,
+    ];
+    for (place, id) in ids.iter().enumerate() {
+        let sent_at = eventually("its deliveries have ended", SOON, async || {
+            let told = get(client, &format!("/v1/events/{id}")).await;
+            let status = |path: &str| {
+                let deliveries = told["deliveries"].as_array().unwrap();
+                let own = deliveries
+                    .iter()
+                    .find(|one| text(one, "webhook_id") == id_of(path));
+                own.map_or("none".to_owned(), |one| text(one, "status").to_owned())
+            };
+            let seen = ["/flaky", "/bad", "/off", "/others"].map(status);
+            if seen != ["delivered", "exhausted", "skipped", "none"] {
+                return Err(told.to_string());
+            }
+            let attempts = told["attempts"].as_array().unwrap();
+            let outcomes = |path: &str| -> Vec<_> {
+                let own = attempts
+                    .iter()
+                    .filter(|one| text(one, "webhook_id") == id_of(path));
+                own.map(|one| text(one, "outcome").to_owned()).collect()
+            };
+            assert_eq!(outcomes("/flaky"), ["failed", "delivered"]);
+            assert_eq!(outcomes("/bad"), ["failed", "exhausted"]);
+            assert_eq!(
+                (attempts.len(), &told["attempts_complete"]),
+                (4, &json!(true))
+            );
+            assert_eq!(told["body"]["event_data"]["number"], place);
+            Ok(text(&told, "published_at").to_owned())
+        })
+        .await
+        .unwrap();
+        let hinted = get(client, &format!("/v1/events/{id}?at={sent_at}")).await;
+        assert_eq!(text(&hinted, "id"), id);
+    }
+    let newest_first: Vec<_> = ids.iter().rev().cloned().collect();
+    let mut listed = Vec::new();
+    let mut query = "?limit=1&event_type=crm_contacts.updated".to_owned();
+    loop {
+        let page = get(client, &format!("/v1/events{query}")).await;
+        let items = page["items"].as_array().unwrap();
+        listed.extend(items.iter().map(|one| text(one, "id").to_owned()));
+        match page["next"].as_str() {
+            Some(next) => query = format!("?limit=1&event_type=crm_contacts.updated&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, newest_first);
+    let other = stage.cluster.tenant("Other").await.unwrap();
+    let path = format!("/v1/events/{}", ids[0]);
+    assert_eq!(status_of(&other.client, &path).await, 404);
+    let theirs = get(&other.client, "/v1/events").await;
+    assert_eq!(theirs, json!({ "items": [], "next": null }));
     stage.cluster.stop().await.unwrap();
 }

@@ -90,10 +90,11 @@ pub(super) async fn list(
 }
 
 async fn newest(app: &App, project: ProjectId, webhook: WebhookId) -> Result<Links, ApiError> {
-    match owner::ask(app, project, Question::LastAttempt { webhook }).await? {
-        Answer::LastAttempt(last) => Ok(last.into()),
-        _ => Err(owner::another_question()),
-    }
+    let question = Question::LastAttempt { webhook };
+    let Answer::LastAttempt(last) = owner::ask(app, project, question).await? else {
+        return Err(owner::answered_otherwise());
+    };
+    Ok(last.into())
 }
 
 async fn read(

@@ -10,7 +10,9 @@ mod attempts;
 mod audit;
 mod connectors;
 mod endpoint_headers;
+mod event;
 mod event_types;
+mod events;
 mod overview;
 mod projects;
 mod signing_secrets;
@@ -51,6 +53,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(accounts::patch)
                 .delete(accounts::delete),
         )
+        .service(web::resource("/events").get(events::list))
+        .service(web::resource("/events/{id}").get(event::get))
         .service(web::resource("/audit").get(audit::list))
         .service(
             web::resource("/webhooks")

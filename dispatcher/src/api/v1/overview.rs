@@ -82,12 +82,10 @@ pub(super) async fn get(
     .await?;
     let span = span(request.query_string(), app.clock.now())?;
     let question = Question::Overview { webhook, span };
-    match owner::ask(&app, caller.project, question).await? {
-        Answer::Overview(overview) => {
-            Ok(HttpResponse::Ok().json(OverviewResource::of(&overview, span)))
-        }
-        _ => Err(owner::another_question()),
-    }
+    let Answer::Overview(overview) = owner::ask(&app, caller.project, question).await? else {
+        return Err(owner::answered_otherwise());
+    };
+    Ok(HttpResponse::Ok().json(OverviewResource::of(&overview, span)))
 }
 
 fn span(query: &str, now: Timestamp) -> Result<Span, ApiError> {
