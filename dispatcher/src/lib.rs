@@ -190,6 +190,7 @@ async fn start(
         slots: Default::default(),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        recount_turn: Semaphore::new(1),
         snapshot_entries,
         snapshot_turn: Semaphore::new(1),
         draining: Cell::new(false),

@@ -23,6 +23,7 @@ use shared::domain::journal::{
 use shared::domain::policy::Policy;
 use shared::domain::registry::{DecidedAt, RegistryEntry, RegistryRecord};
 use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
+use shared::domain::state::totals::{Row, Tally, Totals, TypeTotals, WebhookTotals};
 use shared::domain::state::{
     Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
 };
@@ -334,9 +335,35 @@ fn state() -> PartitionState {
             (WEBHOOK, full),
         ]
         .into(),
+        totals: totals(),
         projected: Sequence(6),
         released: true,
         counts_begun: pack().counted,
+    }
+}
+
+fn totals() -> Totals {
+    let tally = |delivered| Tally {
+        delivered,
+        failed_attempts: 2,
+        exhausted: 3,
+        skipped: u32::MAX,
+    };
+    let row = |slot, delivered| Row {
+        slot,
+        tally: tally(delivered),
+    };
+    let typed = TypeTotals {
+        minutes: vec![row(29_169_299, 1), row(29_169_300, 4)],
+        hours: vec![row(486_155, 5)],
+    };
+    let untyped = TypeTotals {
+        minutes: Vec::new(),
+        hours: vec![row(486_155, 0)],
+    };
+    let types = [(Some(EVENT_TYPE), typed), (None, untyped)].into();
+    Totals {
+        webhooks: [(WEBHOOK, WebhookTotals { types })].into(),
     }
 }
 

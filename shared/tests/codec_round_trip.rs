@@ -10,6 +10,7 @@ use shared::domain::journal::{
     AttemptEntry, Checkpoint, Counted, DeactivateReason, EntryPlace, ExhaustReason, Failure,
     FailureWeight, JournalEntry, Kept, LanesSettled, Links, Pack, SkipReason, UnsentEnd,
 };
+use shared::domain::state::totals::{Row, Tally, Totals, TypeTotals, WebhookTotals};
 use shared::domain::state::{
     Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
 };
@@ -362,12 +363,40 @@ fn webhook_state() -> impl Strategy<Value = WebhookState> {
     )
 }
 
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let tally = any::<(u32, u32, u32, u32)>().prop_map(
+        |(delivered, failed_attempts, exhausted, skipped)| Tally {
+            delivered,
+            failed_attempts,
+            exhausted,
+            skipped,
+        },
+    );
+    vec(
+        (any::<u32>(), tally).prop_map(|(slot, tally)| Row { slot, tally }),
+        0..4,
+    )
+}
+
+fn totals() -> impl Strategy<Value = Totals> {
+    let of_type = (rows(), rows()).prop_map(|(minutes, hours)| TypeTotals { minutes, hours });
+    let of_webhook = btree_map(of(event_type()), of_type, 0..4);
+    let of_webhook = of_webhook.prop_map(|types| WebhookTotals { types });
+    hash_map(webhook_id(), of_webhook, 0..4).prop_map(|webhooks| Totals { webhooks })
+}
+
 fn state() -> impl Strategy<Value = PartitionState> {
     let last = of((any::<u64>().prop_map(Epoch), any::<u64>()));
     let head = (last, sequence(), of(position()), of(checkpoint()), time());
     let webhooks = hash_map(webhook_id(), webhook_state(), 0..6);
+    let webhooks = (webhooks, totals());
     (head, webhooks, sequence(), any::<bool>()).prop_map(
-        |((last, journal, classified, checkpoint, now), webhooks, projected, released)| {
+        |(
+            (last, journal, classified, checkpoint, now),
+            (webhooks, totals),
+            projected,
+            released,
+        )| {
             PartitionState {
                 last,
                 journal,
@@ -375,6 +404,7 @@ fn state() -> impl Strategy<Value = PartitionState> {
                 checkpoint,
                 now,
                 webhooks,
+                totals,
                 projected,
                 released,
                 counts_begun: Vec::new(),

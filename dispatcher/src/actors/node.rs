@@ -245,14 +245,14 @@ impl Node {
             Rc::clone(&log),
             cursor,
         )));
-        let answers = questions::answer_all(replica, Rc::clone(&log));
+        let answers = actix_rt::spawn(questions::answer_all(replica, Rc::clone(&log)));
         let owned = Owned {
             address: actor.start(),
             log,
             epoch,
             handed: self.known,
             is_leaving: false,
-            answers: actix_rt::spawn(answers),
+            answers,
         };
         self.partitions.insert(partition, owned);
     }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::log::PartitionLog;
 use super::shared_state::Replica;
+use super::told::overview;
 use crate::owner::{Answer, Question};
 
 /// Questions of one partition that are answered at the same time; more wait with the client.
@@ -41,7 +42,7 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, log: Rc<PartitionLog>) {
     }
 }
 
-async fn answer(replica: &Replica, log: &PartitionLog, question: requests::Question) {
+async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Question) {
     let Ok(asked) = serde_json::from_slice::<Question>(question.body()) else {
         // A later release asks what this one does not know.
         question.decline("the question is not understood").await;
@@ -54,6 +55,13 @@ async fn answer(replica: &Replica, log: &PartitionLog, question: requests::Quest
         .is_err()
     {
         question.decline("the registry lags behind").await;
+        return;
+    }
+    // Whoever lost the partition would tell of a state that others have added to.
+    if asked.is_of_the_state() && !log.is_ours() {
+        question
+            .decline("the partition may have another owner")
+            .await;
         return;
     }
     let answer = match asked {
@@ -74,6 +82,16 @@ async fn answer(replica: &Replica, log: &PartitionLog, question: requests::Quest
                 webhooks.iter().map(failures).collect()
             });
             Answer::ConsecutiveFailures { counts }
+        }
+        Question::Overview { webhook, span } => {
+            Answer::Overview(Box::new(overview(replica, log, webhook, span).await))
+        }
+        Question::LastAttempt { webhook } => {
+            let links = log.look(|commits| {
+                let told = commits.state().webhooks.get(&webhook);
+                told.map(|told| told.links).unwrap_or_default()
+            });
+            Answer::LastAttempt(links.into())
         }
     };
     match serde_json::to_vec(&answer) {

@@ -21,8 +21,8 @@ const LIMIT_MAX: usize = 100;
 /// Which part of a list of things with ids of type `I` is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page<I> {
-    limit: usize,
-    after: Option<I>,
+    pub(crate) limit: usize,
+    pub(crate) after: Option<I>,
 }
 
 /// A page as it is answered.
@@ -116,7 +116,8 @@ impl<I: Copy + Ord + Display + FromStr + 'static> FromRequest for Page<I> {
     }
 }
 
-fn cursor(last: impl Display) -> String {
+/// The `next` of a page that ends with `last`.
+pub(crate) fn cursor(last: impl Display) -> String {
     URL_SAFE_NO_PAD.encode(last.to_string())
 }
 

@@ -23,18 +23,15 @@ use super::error::ApiError;
 use super::fields::Digest;
 use super::idempotency::IdempotencyKey;
 use super::open_app::OpenApp;
-use super::{find, make};
+use super::{find, make, owner};
 use crate::app::App;
 use crate::io::handshake;
-use crate::owner::{Answer, Question, ask};
+use crate::owner::{Answer, Question};
 
 /// As text, 64 ASCII characters.
 const CHALLENGE_BYTES: usize = 48;
 /// How long an answer waits for the owner.
 const APPLIED_WITHIN: Duration = Duration::from_secs(1);
-/// A partition that changes its owner is asked again; longer than that nobody waits.
-const ASK_WITHIN: Duration = Duration::from_secs(2);
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A webhook that is asked for, its address judged.
 pub(crate) struct Draft {
@@ -177,22 +174,11 @@ pub(crate) async fn consecutive_failures(
     if webhooks.is_empty() {
         return Ok(Vec::new());
     }
-    let partition = app.nats.partitions.of(project);
-    let seen = app.view.read(|state| state.applied());
     let question = Question::ConsecutiveFailures { webhooks };
-    let asked = async {
-        loop {
-            match ask(&app.nats, partition, seen, &question, ASK_WITHIN).await {
-                Ok(Answer::ConsecutiveFailures { counts }) => return counts,
-                Ok(Answer::Applied { .. }) => {}
-                Err(error) => tracing::debug!(%partition, %error, "the owner is asked again"),
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-    };
-    tokio::time::timeout(ASK_WITHIN, asked)
-        .await
-        .map_err(|_| ApiError::Unavailable("the partition has no owner".to_owned()))
+    match owner::ask(app, project, question).await? {
+        Answer::ConsecutiveFailures { counts } => Ok(counts),
+        _ => Err(owner::another_question()),
+    }
 }
 
 /// Whether the owner applied the registry through `sequence` within a second (`protocol.md`,

@@ -1,5 +1,6 @@
 //! What actors reach the world through: the endpoint, EVENTS, JOURNAL, REGISTRY. Nothing here decides.
 
+pub(crate) mod attempt_log;
 pub(crate) mod decisions;
 pub(crate) mod erasing;
 pub(crate) mod events;

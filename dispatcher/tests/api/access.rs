@@ -54,6 +54,8 @@ fn routes(project: &Project, account: &str, webhook: &Answer) -> Vec<(Method, St
         (Method::GET, "/v1/webhooks".into(), Route::Collection),
         (Method::POST, "/v1/webhooks".into(), Route::Collection),
         (Method::GET, webhook.clone(), Route::Thing),
+        (Method::GET, format!("{webhook}/overview"), Route::Thing),
+        (Method::GET, format!("{webhook}/attempts"), Route::Thing),
         (Method::PATCH, webhook.clone(), Route::Thing),
         (Method::DELETE, webhook, Route::Thing),
     ]

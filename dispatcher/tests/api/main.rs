@@ -14,6 +14,7 @@ mod catalog;
 mod delay;
 mod endpoint;
 mod endpoints;
+mod history;
 mod hr_on;
 mod idempotency;
 mod lifecycle;

@@ -364,7 +364,28 @@ impl JournalEntry {
         }
     }
 
-    /// What it says of an attempt, and whether that failed.
+    /// What it says of an attempt.
+    pub fn attempt(&self) -> Option<&AttemptEntry> {
+        match self {
+            Self::Delivered { attempt, .. }
+            | Self::Ended { attempt, .. }
+            | Self::AttemptFailed { attempt, .. }
+            | Self::Exhausted { attempt, .. }
+            | Self::ProbeFailed { attempt, .. } => Some(attempt),
+            Self::ConfigApplied { .. }
+            | Self::CountedBack { .. }
+            | Self::PendingEnded { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed { .. }
+            | Self::Deactivated { .. }
+            | Self::Quarantined { .. }
+            | Self::Settled { .. }
+            | Self::AccountsProjected { .. }
+            | Self::Released => None,
+        }
+    }
+
+    /// The same, and whether it failed.
     pub fn attempt_mut(&mut self) -> Option<(&mut AttemptEntry, bool)> {
         match self {
             Self::Delivered { attempt, .. } | Self::Ended { attempt, .. } => Some((attempt, false)),

@@ -5,10 +5,13 @@ use actix_web::web::{self, ServiceConfig};
 mod account_secrets;
 mod accounts;
 mod api_keys;
+mod attempt_resource;
+mod attempts;
 mod audit;
 mod connectors;
 mod endpoint_headers;
 mod event_types;
+mod overview;
 mod projects;
 mod signing_secrets;
 mod trigger;
@@ -60,6 +63,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(webhooks::patch)
                 .delete(webhooks::delete),
         )
+        .service(web::resource("/webhooks/{id}/overview").get(overview::get))
+        .service(web::resource("/webhooks/{id}/attempts").get(attempts::list))
         .service(web::resource("/webhooks/{id}/enable").post(webhooks::enable))
         .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable))
         .service(web::resource("/webhooks/{id}/verify").post(webhooks::verify))

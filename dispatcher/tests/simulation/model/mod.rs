@@ -35,6 +35,8 @@ pub(crate) struct Told {
     /// Its health began anew, which whoever sends does not know at once.
     was_lifted: bool,
     consecutive: u32,
+    /// Requests that failed.
+    pub(crate) failed: u64,
     /// When its status came to let nothing be sent.
     pub(crate) quiet_since: Option<i64>,
 }

@@ -119,6 +119,7 @@ impl Told {
     }
 
     pub(super) fn weigh(&mut self, counts: bool) {
+        self.failed += 1;
         if counts {
             assert!(
                 !self.breaker_is_open,
