@@ -11,11 +11,6 @@ use crate::owner::{Answer, Question, ask_until};
 /// A partition that changes its owner is asked again; longer than that nobody waits.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
-/// An answer of another kind than the question's: a fault of ours.
-pub(crate) fn another_question() -> ApiError {
-    ApiError::internal("the owner answered another question")
-}
-
 /// The owner has seen of the registry what this replica has.
 pub(crate) async fn ask(
     app: &App,

@@ -207,3 +207,24 @@ async fn tests_are_signed_by_both_secrets_until_the_old_one_is_deleted() {
     scene.delete(&scene.first, 204).await;
     assert_eq!(signatures().await, 1);
 }
+
+#[actix_web::test]
+async fn a_step_through_one_replica_can_be_followed_up_at_once_through_another() {
+    let nats = NatsServer::start().await;
+    let (one, behind) = (Api::start(&nats).await, Api::lagging(&nats).await);
+    let key = one.project("Acme").await.key;
+    let body = json!({"url": "https://1.1.1.1/hook", "events": ["*"]});
+    let created = one.post(&key, "/v1/webhooks", body).await.expect(201);
+    let mut old = created.text("/signing_secrets/0/id");
+    let secrets = format!("/v1/webhooks/{}/signing_secrets", created.text("/id"));
+    for _ in 0..3 {
+        let added = one.post(&key, &secrets, Value::Null).await.expect(201);
+        let new = added.text("/id");
+        let path = format!("{secrets}/{new}/activate");
+        one.post(&key, &path, Value::Null).await.expect(200);
+        // There the old one may still be the active one.
+        let path = format!("{secrets}/{old}");
+        behind.delete(&key, &path).await.expect(204);
+        old = new;
+    }
+}

@@ -166,12 +166,15 @@ impl RegistryView {
     ) -> Result<Sequence, ExecuteError> {
         let mut last_error = ExecuteError::Refused(CommandError::Stale);
         for _ in 0..DECIDE_TRIES {
-            let mut appends = self.read(|state| decide(state, command.clone(), at))?;
-            if appends.is_empty() {
+            let decided = self.read(|state| decide(state, command.clone(), at));
+            let appends = match decided {
+                Ok(appends) if !appends.is_empty() => appends,
                 // What holds here may be past elsewhere, where the caller has seen it.
-                self.catch_up().await?;
-                appends = self.read(|state| decide(state, command.clone(), at))?;
-            }
+                Ok(_) | Err(_) => {
+                    self.catch_up().await?;
+                    self.read(|state| decide(state, command.clone(), at))?
+                }
+            };
             match self.append_all(&appends, by, at).await {
                 Ok((decided, last)) => {
                     self.wait_for(last, FOLD_WITHIN).await?;

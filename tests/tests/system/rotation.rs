@@ -78,6 +78,7 @@ async fn rotate(pair: &Pair, secrets: &str, old: &Value) -> Value {
     let path = format!("{secrets}/{new_id}/activate");
     let activated = pair.call(Method::POST, &path, None, 200).await;
     assert_eq!(activated["active"], true);
+    assert_eq!(activated["applied"], true);
     let both = after_the_step(pair).await;
     assert!(verified_by(&new_secret, &both));
     assert!(signatures(&both).iter().all(|count| *count == 2));

@@ -28,15 +28,19 @@ async fn what_is_pending_waits_for_the_verification_and_what_arrives_does_not() 
     let client = &stage.tenant.client;
     let failing = Arc::new(AtomicBool::new(true));
     let fails = Arc::clone(&failing);
+    let mut watched = 0;
     stage.receiver.answer(move |arrival| {
         if arrival.event.is_empty() {
             return Answer::status(200).with_body(&arrival.body);
         }
-        match (arrival.path.as_str(), fails.load(Ordering::SeqCst)) {
-            (WATCH, _) if arrival.number == 2 => Answer::status(204),
-            (_, true) => Answer::status(500),
-            (_, false) => Answer::status(204),
-        }
+        let is_watched = arrival.path == WATCH;
+        watched += usize::from(is_watched);
+        let fails = if is_watched {
+            watched == 1
+        } else {
+            fails.load(Ordering::SeqCst)
+        };
+        Answer::status(if fails { 500 } else { 204 })
     });
     let webhook = json!({
         "url": stage.receiver.url(HOOK),
