@@ -30,6 +30,7 @@ mod fields;
 mod hr_on;
 mod idempotency;
 mod open_app;
+mod openapi;
 mod owner;
 mod page;
 mod time_range;
@@ -73,6 +74,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config
         .service(v1.wrap(from_fn(finish)))
         .service(hr_on)
+        .configure(openapi::configure)
         .default_service(web::to(not_found));
 }
 
