@@ -19,12 +19,21 @@ const TOKEN_BYTES_MAX: usize = 256;
 #[expect(dead_code, reason = "read by the derive alone")]
 pub(super) struct CreateWebhook {
     /// Where to; its address must be public.
-    #[schema(max_length = 2048, format = "uri", example = "https://hooks.example.com/hr-on")]
+    #[schema(
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/hr-on"
+    )]
     endpoint: String,
     #[schema(min_items = 1, max_items = 200, example = json!(["EmployeeCreated"]))]
     event_names: Vec<String>,
     /// Sent as `X-HR-ON-Token`.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[!-~]+$", example = "a-token")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[!-~]+$",
+        example = "a-token"
+    )]
     token: String,
 }
 
@@ -34,12 +43,21 @@ pub(super) struct CreateWebhook {
 #[expect(dead_code, reason = "read by the derive alone")]
 pub(super) struct UpdateWebhook {
     /// Where to; its address must be public.
-    #[schema(max_length = 2048, format = "uri", example = "https://hooks.example.com/hr-on")]
+    #[schema(
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/hr-on"
+    )]
     endpoint: Option<String>,
     #[schema(min_items = 1, max_items = 200, example = json!(["EmployeeCreated"]))]
     event_names: Option<Vec<String>>,
     /// Sent as `X-HR-ON-Token`.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[!-~]+$", example = "a-token")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[!-~]+$",
+        example = "a-token"
+    )]
     token: Option<String>,
 }
 
@@ -147,6 +165,14 @@ mod tests {
 
     use super::*;
     use crate::api::fields::object;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        request::check::<CreateWebhook>(|fields| NewWebhook::parse(fields).map(drop));
+        request::check::<UpdateWebhook>(|fields| WebhookUpdate::parse(fields).map(drop));
+        request::check::<TriggerWebhook>(|fields| event_name(fields).map(drop));
+    }
 
     fn fields(body: Value) -> Fields {
         Fields::new(object(body).unwrap())

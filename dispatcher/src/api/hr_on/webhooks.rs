@@ -18,18 +18,20 @@ use utoipa::ToSchema;
 
 use super::Outcome;
 use super::query::{PageInfo, Part, Query};
-use super::request::{CreateWebhook, NewWebhook, TriggerWebhook, UpdateWebhook, WebhookUpdate, event_name};
+use super::request::{
+    CreateWebhook, NewWebhook, TriggerWebhook, UpdateWebhook, WebhookUpdate, event_name,
+};
 use super::resource::{Triggered, WebhookResource};
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::webhooks::{self, Draft, Verification, applied, check_endpoint};
 use crate::api::{find, unless_moved_on};
 use crate::app::App;
 use crate::io::{sender, trial};
-use crate::api::openapi::terms;
 
 const ENDPOINT: &str = "/endpoint";
 

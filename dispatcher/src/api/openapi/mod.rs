@@ -18,6 +18,8 @@ use super::{hr_on, v1};
 
 mod page;
 mod problems;
+#[cfg(test)]
+pub(crate) mod request;
 pub(crate) mod terms;
 
 /// Styles alone, and those from the page itself.

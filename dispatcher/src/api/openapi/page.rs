@@ -212,7 +212,12 @@ impl Page {
             return;
         }
         for part in ["oneOf", "anyOf", "allOf"] {
-            for schema in schema.get(part).and_then(Value::as_array).into_iter().flatten() {
+            for schema in schema
+                .get(part)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
                 self.schema_name(schema);
                 self.raw(" ");
             }
@@ -268,7 +273,9 @@ fn members<'a>(
 fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     let place = value.get("$ref").and_then(Value::as_str);
     let place = place.and_then(|place| place.strip_prefix('#'));
-    place.and_then(|place| document.pointer(place)).unwrap_or(value)
+    place
+        .and_then(|place| document.pointer(place))
+        .unwrap_or(value)
 }
 
 fn anchor(name: &str) -> String {
@@ -299,7 +306,13 @@ mod tests {
         });
         let page = render(&document);
         assert!(!page.contains("<script"), "{page}");
-        for part in ["&lt;script&gt;", "&quot;&amp;&#39;", "Get &lt; x", "GET /x", "#a-b"] {
+        for part in [
+            "&lt;script&gt;",
+            "&quot;&amp;&#39;",
+            "Get &lt; x",
+            "GET /x",
+            "#a-b",
+        ] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

@@ -11,7 +11,9 @@ const CODES: &str = "x-codes";
 /// Completes each operation of the document.
 pub(super) fn add(document: &mut Value) {
     let mut components = Map::new();
-    let paths = document.pointer_mut("/paths").and_then(Value::as_object_mut);
+    let paths = document
+        .pointer_mut("/paths")
+        .and_then(Value::as_object_mut);
     for (path, item) in paths.into_iter().flatten() {
         let dialect = Dialect::of(path);
         let operations = item.as_object_mut().into_iter().flatten();
@@ -19,7 +21,9 @@ pub(super) fn add(document: &mut Value) {
             complete(operation, dialect, &mut components);
         }
     }
-    let all = document.pointer_mut("/components").and_then(Value::as_object_mut);
+    let all = document
+        .pointer_mut("/components")
+        .and_then(Value::as_object_mut);
     if let Some(all) = all {
         all.insert("responses".to_owned(), Value::Object(components));
     }
@@ -49,12 +53,16 @@ fn complete(
 ) {
     let implied = implied(operation);
     let takes_key = has_parameter(operation, "header", "Idempotency-Key");
-    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+    let responses = operation
+        .get_mut("responses")
+        .and_then(Value::as_object_mut);
     let Some(responses) = responses else {
         return;
     };
     for status in implied {
-        responses.entry(status.to_string()).or_insert_with(|| json!({}));
+        responses
+            .entry(status.to_string())
+            .or_insert_with(|| json!({}));
     }
     for (status, response) in responses.iter_mut() {
         let Some(problem) = status.parse().ok().and_then(of_status) else {

@@ -12,15 +12,24 @@ use utoipa::ToSchema;
 pub(crate) struct Time(String);
 
 #[derive(ToSchema)]
-#[schema(pattern = "^prj_[0-9a-f]{32}$", example = "prj_0192f0c1d2e374a5b6c7d8e9fa0b1c2d")]
+#[schema(
+    pattern = "^prj_[0-9a-f]{32}$",
+    example = "prj_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
+)]
 pub(crate) struct ProjectId(String);
 
 #[derive(ToSchema)]
-#[schema(pattern = "^key_[0-9a-f]{32}$", example = "key_0192f0c1d2e374a5b6c7d8e9fa0b1c2d")]
+#[schema(
+    pattern = "^key_[0-9a-f]{32}$",
+    example = "key_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
+)]
 pub(crate) struct KeyId(String);
 
 #[derive(ToSchema)]
-#[schema(pattern = "^acc_[0-9a-f]{32}$", example = "acc_0192f0c1d2e374a5b6c7d8e9fa0b1c2d")]
+#[schema(
+    pattern = "^acc_[0-9a-f]{32}$",
+    example = "acc_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
+)]
 pub(crate) struct AccountId(String);
 
 /// With a prefix, or the bare UUID that the `hr-on` dialect prints.
@@ -40,11 +49,17 @@ pub(crate) struct WebhookId(String);
 pub(crate) struct BareId(String);
 
 #[derive(ToSchema)]
-#[schema(pattern = "^sec_[0-9a-f]{32}$", example = "sec_0192f0c1d2e374a5b6c7d8e9fa0b1c2d")]
+#[schema(
+    pattern = "^sec_[0-9a-f]{32}$",
+    example = "sec_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
+)]
 pub(crate) struct SecretId(String);
 
 #[derive(ToSchema)]
-#[schema(pattern = "^evt_[0-9a-f]{32}$", example = "evt_0192f0c1d2e374a5b6c7d8e9fa0b1c2d")]
+#[schema(
+    pattern = "^evt_[0-9a-f]{32}$",
+    example = "evt_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
+)]
 pub(crate) struct EventId(String);
 
 /// What a webhook speaks.
@@ -284,7 +299,9 @@ mod tests {
     /// serde tells all names of an enum when it is given another one.
     #[track_caller]
     fn check_names<Real: DeserializeOwned + std::fmt::Debug, Term: PartialSchema>() {
-        let error = serde_json::from_value::<Real>(json!("?")).unwrap_err().to_string();
+        let error = serde_json::from_value::<Real>(json!("?"))
+            .unwrap_err()
+            .to_string();
         let names: BTreeSet<_> = error.split('`').skip(3).step_by(2).collect();
         let schema = schema::<Term>();
         let documented = schema["enum"].as_array().unwrap().iter();

@@ -25,10 +25,10 @@ use crate::api::etag::{IfMatch, IfMatchHeader, etag};
 use crate::api::fields::{Change, Fields, Parsed, fault, line, object};
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery};
 use crate::api::{find, id, make, unless_moved_on};
 use crate::app::App;
-use crate::api::openapi::terms;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Account)]
@@ -94,7 +94,12 @@ struct UpdateAccount {
     #[schema(min_length = 1, max_length = 512, example = "Bell foundry")]
     name: Option<String>,
     /// The customer's id in your system.
-    #[schema(min_length = 1, max_length = 512, example = "customer-17", nullable = false)]
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        example = "customer-17",
+        nullable = false
+    )]
     origin_owner_id: Option<String>,
     #[schema(min_length = 1, max_length = 512, example = "Great Paul & Sons")]
     origin_owner_name: Option<String>,
@@ -437,5 +442,18 @@ fn randomness() -> Randomness {
     Randomness {
         ingest_key: random::bytes(),
         signing_secret: random::bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        let connectors = Connectors::embedded().unwrap();
+        request::check::<CreateAccount>(|fields| NewAccount::parse(fields, &connectors).map(drop));
+        request::check::<UpdateAccount>(|fields| AccountPatch::parse(fields).map(drop));
     }
 }

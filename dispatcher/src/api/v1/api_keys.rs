@@ -24,9 +24,9 @@ use crate::api::error::ApiError;
 use crate::api::fields::line;
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery};
 use crate::api::{find, id, make};
-use crate::api::openapi::terms;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
@@ -50,7 +50,12 @@ struct ApiKeyResource {
 #[expect(dead_code, reason = "read by the derive alone")]
 pub(super) struct CreateApiKey {
     /// Up to 512 bytes, no control characters.
-    #[schema(min_length = 1, max_length = 512, pattern = "^\\P{Cc}+$", example = "Production")]
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        pattern = "^\\P{Cc}+$",
+        example = "Production"
+    )]
     name: String,
 }
 

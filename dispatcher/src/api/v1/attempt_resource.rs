@@ -16,9 +16,9 @@ use shared::secret::DataKey;
 use shared::time::Timestamp;
 use utoipa::ToSchema;
 
+use crate::api::openapi::terms;
 use crate::app::App;
 use crate::io::events::{Fetched, fetch};
-use crate::api::openapi::terms;
 
 /// Events that are read for one answer.
 const EVENTS_MAX: usize = 500;

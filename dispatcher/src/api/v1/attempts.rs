@@ -22,13 +22,13 @@ use super::attempt_resource::{AttemptResource, Outcome, Shower};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery, cursor};
 use crate::api::time_range::{TimeRange, invalid};
-use crate::api::{find, id, owner};
+use crate::api::{find, owner, webhook_id};
 use crate::app::App;
 use crate::io::attempt_log::{AttemptLog, Logged, Read};
 use crate::owner::{Answer, Question};
-use crate::api::openapi::terms;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -98,7 +98,7 @@ pub(super) async fn list(
     page: Page<Place>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let webhook: WebhookId = id(&path)?;
+    let webhook = webhook_id(&path)?;
     find(&app, |state| {
         state.webhook_of(caller.project, webhook).map(|_| ())
     })

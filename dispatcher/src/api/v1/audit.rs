@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
-use crate::api::page::{List, Page, PageQuery};
 use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Change)]

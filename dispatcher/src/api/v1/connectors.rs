@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
-use crate::api::page::List;
 use crate::api::openapi::terms;
+use crate::api::page::List;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Connector)]

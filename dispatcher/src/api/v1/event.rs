@@ -27,13 +27,13 @@ use super::events::{EventResource, sequences};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::time_range::{TimeRange, invalid};
 use crate::api::{id, owner};
 use crate::app::App;
 use crate::core::standing::Standing;
 use crate::io::event_log::{EventLog, decode};
 use crate::owner::{Answer, Question};
-use crate::api::openapi::terms;
 
 /// How far from the time of its id an event may have been stored, before by clocks that differ.
 const BEFORE_MS: i64 = 5_000;

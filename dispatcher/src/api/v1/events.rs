@@ -21,11 +21,11 @@ use super::attempts::event_type;
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery, cursor};
 use crate::api::time_range::{TimeRange, invalid};
 use crate::app::App;
 use crate::io::event_log::EventLog;
-use crate::api::openapi::terms;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -13,11 +13,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::time_range::{TimeRange, invalid};
-use crate::api::{find, id, owner};
+use crate::api::{find, owner, webhook_id};
 use crate::core::overview::{Grain, Overview, Span, Sums};
 use crate::owner::{Answer, Question};
-use crate::api::openapi::terms;
 
 /// The range where none is given.
 const RANGE_MS: i64 = 24 * HOUR_MS;
@@ -105,7 +105,7 @@ pub(super) async fn get(
     path: Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let webhook: WebhookId = id(&path)?;
+    let webhook = webhook_id(&path)?;
     find(&app, |state| {
         state.webhook_of(caller.project, webhook).map(|_| ())
     })

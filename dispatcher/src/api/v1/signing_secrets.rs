@@ -19,11 +19,11 @@ use crate::api::error::ApiError;
 use crate::api::fields::Digest;
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery};
 use crate::api::webhooks::{applied, seal_secret, webhook};
 use crate::api::{find, id, make, webhook_id};
 use crate::app::App;
-use crate::api::openapi::terms;
 
 /// Without the secrets themselves, which the webhook shows.
 #[utoipa::path(

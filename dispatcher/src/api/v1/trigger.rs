@@ -21,11 +21,11 @@ use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::webhooks::webhook;
 use crate::api::{find, id, webhook_id};
 use crate::app::App;
 use crate::io::trial::{self, Trial};
-use crate::api::openapi::terms;
 
 const ACCOUNT_HEADER: &str = "x-account-id";
 /// Tests of one call.

@@ -22,7 +22,12 @@ use crate::api::openapi::terms;
 #[expect(dead_code, reason = "read by the derive alone")]
 pub(super) struct CreateWebhook {
     /// Where to; its address must be public.
-    #[schema(min_length = 1, max_length = 2048, format = "uri", example = "https://hooks.example.com/carillon")]
+    #[schema(
+        min_length = 1,
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/carillon"
+    )]
     url: String,
     #[schema(value_type = Vec<terms::Selector>, min_items = 1, max_items = 200, example = json!(["hris_employees.*", {"event": "account.created"}]))]
     events: Vec<String>,
@@ -31,7 +36,7 @@ pub(super) struct CreateWebhook {
     /// Sent with each delivery, 20 at most.
     #[schema(value_type = Option<HashMap<String, Option<String>>>, example = json!({"x-team": "hr"}))]
     headers: Option<String>,
-    #[schema(value_type = Option<terms::PolicyChange>)]
+    #[schema(value_type = Option<terms::PolicyChange>, example = json!({"max_in_flight": 8}))]
     policy: Option<String>,
     /// Whether the endpoint must prove that it wants events before it gets any; false by default.
     #[schema(example = true)]
@@ -43,7 +48,13 @@ pub(super) struct CreateWebhook {
 #[expect(dead_code, reason = "read by the derive alone")]
 pub(super) struct UpdateWebhook {
     /// Where to; its address must be public.
-    #[schema(min_length = 1, max_length = 2048, format = "uri", example = "https://hooks.example.com/carillon", nullable = false)]
+    #[schema(
+        min_length = 1,
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/carillon",
+        nullable = false
+    )]
     url: Option<String>,
     #[schema(value_type = Option<Vec<terms::Selector>>, min_items = 1, max_items = 200, nullable = false, example = json!(["hris_employees.*", {"event": "account.created"}]))]
     events: Option<Vec<String>>,
@@ -52,7 +63,7 @@ pub(super) struct UpdateWebhook {
     /// Sent with each delivery, 20 at most; null removes one, `***` keeps it.
     #[schema(value_type = Option<HashMap<String, Option<String>>>, example = json!({"x-team": "hr"}))]
     headers: Option<String>,
-    #[schema(value_type = Option<terms::PolicyChange>)]
+    #[schema(value_type = Option<terms::PolicyChange>, example = json!({"max_in_flight": 8}))]
     policy: Option<String>,
 }
 
@@ -243,6 +254,21 @@ mod tests {
     use shared::ids::SecretId;
 
     use super::*;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        let connectors = Connectors::embedded().unwrap();
+        request::check::<CreateWebhook>(|fields| NewWebhook::parse(fields, &connectors).map(drop));
+        request::check::<UpdateWebhook>(|fields| {
+            WebhookPatch::parse(fields, &connectors)?;
+            Ok(())
+        });
+        request::check::<terms::PolicyChange>(|fields| {
+            let policy = policy_with(&Policy::default(), &fields.into_members());
+            policy.map(drop).map_err(|faults| refused("policy", faults))
+        });
+    }
 
     fn pointers<T: std::fmt::Debug>(result: Result<T, ApiError>) -> Vec<String> {
         match result {

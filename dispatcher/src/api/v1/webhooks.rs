@@ -18,11 +18,11 @@ use crate::api::error::ApiError;
 use crate::api::etag::{IfMatch, IfMatchHeader, etag};
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery};
 use crate::api::webhooks::{self, Draft, Verification, applied, check_endpoint, webhook};
 use crate::api::{find, unless_moved_on, webhook_id};
 use crate::app::App;
-use crate::api::openapi::terms;
 
 #[utoipa::path(
     post,
