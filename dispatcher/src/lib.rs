@@ -187,6 +187,7 @@ async fn start(
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
         snapshot_entries,
         snapshot_turn: Semaphore::new(1),
+        horizon: Cell::default(),
         draining: Cell::new(false),
         ready,
     });
@@ -253,7 +254,9 @@ async fn connect(settings: &Settings) -> Result<Nats, DispatchError> {
                 tracing::warn!(%error, "waiting for JetStream");
                 tokio::time::sleep(CONNECT_RETRY).await;
             }
-            Err(error @ TopologyError::Foreign { .. }) => return Err(error.into()),
+            Err(error @ (TopologyError::Foreign { .. } | TopologyError::Forgets { .. })) => {
+                return Err(error.into());
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct DispatcherMetrics {
     pub gate_closed: Counter,
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
+    pub partitions_unseen: Counter,
     takeovers: [Counter; 4],
     pub takeover_seconds: Histogram,
     pub lease_lapses: Counter,
@@ -121,6 +122,10 @@ impl DispatcherMetrics {
             partitions_stopped: count(
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
+            ),
+            partitions_unseen: count(
+                "carillon_dispatcher_partitions_unseen_total",
+                "Partitions taken after EVENTS had dropped what no owner had classified",
             ),
             takeovers: takeovers(registry),
             takeover_seconds: registry.seconds(

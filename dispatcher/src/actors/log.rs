@@ -18,6 +18,7 @@ use shared::time::{Clock, Timestamp};
 use super::journal::Entries;
 use super::lease::LeaseView;
 use crate::core::commits::{Classified, Commits, Decision, Told};
+use crate::core::delivery::Match;
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
@@ -132,6 +133,25 @@ impl PartitionLog {
     /// See [`Commits::owe_end`].
     pub(crate) fn owe_end(&self, webhook: WebhookId, end: UnsentEnd) {
         self.commits.borrow_mut().owe_end(webhook, end);
+    }
+
+    pub(crate) fn owes(&self, webhook: WebhookId) -> bool {
+        self.look(|commits| commits.pending(webhook)) > 0
+    }
+
+    /// See [`Commits::begin_expiring`].
+    pub(crate) fn begin_expiring(&self, webhook: WebhookId, through: Sequence, first: Sequence) {
+        let mut commits = self.commits.borrow_mut();
+        commits.begin_expiring(webhook, through, first);
+    }
+
+    pub(crate) fn read_expiring(&self, webhook: WebhookId, matches: &[Match], through: Sequence) {
+        let mut commits = self.commits.borrow_mut();
+        commits.read_expiring(webhook, matches, through);
+    }
+
+    pub(crate) fn counted_expiring(&self, webhook: WebhookId, first: Sequence) {
+        self.commits.borrow_mut().counted_expiring(webhook, first);
     }
 
     pub(crate) fn take_decisions(&self) -> Vec<Decision> {

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::handover::{self, Report};
+use super::horizon;
 use super::log::PartitionLog;
 use super::partition::{PartitionActor, RegistryMoved, TailStretch};
 use super::projector::{Projector, ProjectorCommand, Target};
@@ -56,6 +57,7 @@ pub(crate) struct Node {
     taken: BTreeMap<PartitionId, Takeover>,
     /// Of partitions that were stopped here: their last attempts may still be under way.
     stopped: BTreeMap<PartitionId, Rc<PartitionLog>>,
+    horizon: JoinHandle<()>,
     projector: JoinHandle<()>,
     projected: mpsc::UnboundedSender<ProjectorCommand>,
     events: Followed,
@@ -118,6 +120,7 @@ impl Node {
             partitions: BTreeMap::new(),
             taken: BTreeMap::new(),
             stopped: BTreeMap::new(),
+            horizon: actix_rt::spawn(horizon::follow(Rc::clone(&replica))),
             projector: actix_rt::spawn(projector.run()),
             projected,
             events: Followed::new(events),
@@ -191,6 +194,7 @@ impl Node {
             }
         };
         let result = tokio::time::timeout(LEAVE_WITHIN, given_away).await;
+        self.horizon.abort();
         self.replica.membership.leave().await;
         if result.is_err() || self.stopped.values().any(|log| log.attempts() > 0) {
             tracing::warn!(

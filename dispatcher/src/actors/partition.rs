@@ -18,6 +18,7 @@ use shared::time::Timestamp;
 
 use super::announcer::Announcer;
 use super::children::Children;
+use super::expiring::Expiring;
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
@@ -53,7 +54,8 @@ pub(crate) struct PartitionActor {
     /// The stream is known to reach this; what lies between is read when the tail left a gap.
     known: Sequence,
     scanning: bool,
-    hold_ends_until: Timestamp,
+    pub(super) expiring: Expiring,
+    pub(super) hold_ends_until: Timestamp,
     /// Ordinals in the log and the registry sequences that hold once those are stored.
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
@@ -119,6 +121,7 @@ impl PartitionActor {
             counting: HashSet::new(),
             known: known.max(classified),
             scanning: false,
+            expiring: Expiring::default(),
             hold_ends_until,
             applying: VecDeque::new(),
             journal: None,
@@ -360,6 +363,7 @@ impl PartitionActor {
             self.log.flush();
         }
         self.consider_snapshot(ctx);
+        self.consider_expiry(ctx);
         self.progress(ctx);
     }
 

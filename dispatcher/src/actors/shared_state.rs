@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use shared::http_client::GuardedClient;
+use shared::ids::Sequence;
 use shared::nats::Nats;
 use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
@@ -40,6 +41,8 @@ pub(crate) struct Replica {
     pub snapshot_entries: u64,
     /// One snapshot is encoded and stored at a time.
     pub snapshot_turn: Semaphore,
+    /// Everything in EVENTS at or below is about to be dropped by age (rule 21).
+    pub horizon: Cell<Sequence>,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
     /// Whether all partitions are owned and delivered.

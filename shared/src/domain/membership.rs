@@ -70,6 +70,14 @@ pub struct Roster {
     seen: BTreeMap<ReplicaId, Seen>,
     /// When the last own renewal was sent that came through the tail.
     echo: Option<Duration>,
+    server: Option<ServerTime>,
+}
+
+/// The server's time at which an own renewal was stored that was sent at `sent`.
+#[derive(Clone, Copy, Debug)]
+struct ServerTime {
+    sent: Duration,
+    stored_at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +116,12 @@ impl Roster {
             lease: Lease::default(),
             seen: BTreeMap::new(),
             echo: None,
+            server: None,
         }
+    }
+
+    pub fn me(&self) -> ReplicaId {
+        self.me
     }
 
     pub fn lease(&self) -> Lease {
@@ -118,6 +131,23 @@ impl Roster {
     /// When the last own renewal was sent that was read back.
     pub fn echo(&self) -> Option<Duration> {
         self.echo
+    }
+
+    /// The own renewal of `sent` was stored at this time of the server's, as turned out at
+    /// `uptime`. One that was long under way says too little of the time.
+    pub fn stored(&mut self, sent: Duration, stored_at: Timestamp, uptime: Duration) {
+        if uptime.saturating_sub(sent) <= MEMBER_TTL {
+            self.server = Some(ServerTime { sent, stored_at });
+        }
+    }
+
+    /// The server's time, at most [`MEMBER_TTL`] too late: it runs from the sending of the last
+    /// own renewal. `None` before the first one was read back.
+    pub fn server_time(&self, uptime: Duration) -> Option<Timestamp> {
+        let server = self.server?;
+        let passed = uptime.saturating_sub(server.sent).as_millis();
+        let passed_ms = i64::try_from(passed).unwrap_or(i64::MAX);
+        Some(server.stored_at.plus_millis(passed_ms))
     }
 
     /// This replica too, once it has seen itself.

@@ -85,6 +85,12 @@ impl Membership {
         self.inner.roster.borrow().lease()
     }
 
+    /// The server's time: see [`Roster::server_time`].
+    pub fn server_time(&self) -> Option<Timestamp> {
+        let uptime = self.inner.clock.uptime();
+        self.inner.roster.borrow().server_time(uptime)
+    }
+
     /// Whether `peer` has no key, by the leader's word.
     pub async fn is_gone(&self, peer: ReplicaId) -> Result<bool, Unavailable> {
         let last = last_matching(&self.inner.nats.members, &subjects::member(peer)).await?;
@@ -232,6 +238,10 @@ fn hear(roster: &mut Roster, message: &StoredMessage, uptime: Duration) {
         }
     });
     roster.heard(replica, Some(&renewal), uptime);
+    if replica == roster.me() {
+        let sent = Duration::from_millis(renewal.sent_ms);
+        roster.stored(sent, message.stored_at, uptime);
+    }
 }
 
 #[expect(

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use futures_util::StreamExt as _;
 
 use super::Unavailable;
 use crate::ids::Sequence;
+use crate::time::Timestamp;
 
 /// Without a message for this long, a read is given up and begun anew by its caller.
 const STALLED: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ pub struct StoredMessage {
     pub subject: String,
     pub payload: Bytes,
     pub message_id: Option<String>,
+    /// By the server's clock.
+    pub stored_at: Timestamp,
 }
 
 /// What a bounded read gave: every message that matches in (after, through].
@@ -49,6 +53,7 @@ pub async fn last_matching(
             sequence: Sequence(message.sequence),
             subject: message.subject.to_string(),
             message_id: message_id(&message.headers),
+            stored_at: timestamp(message.time),
             payload: message.payload,
         })),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -128,15 +133,24 @@ pub(super) async fn open(
     filter: &str,
     after: Sequence,
 ) -> Result<Messages, Unavailable> {
+    let from = DeliverPolicy::ByStartSequence {
+        start_sequence: after.next().0,
+    };
+    open_from(stream, filter, from).await
+}
+
+pub(super) async fn open_from(
+    stream: &Stream<()>,
+    filter: &str,
+    deliver_policy: DeliverPolicy,
+) -> Result<Messages, Unavailable> {
     let consumer = stream
         .create_consumer(pull::Config {
             ack_policy: AckPolicy::None,
             memory_storage: true,
             num_replicas: 1,
             inactive_threshold: CONSUMER_LINGER,
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: after.next().0,
-            },
+            deliver_policy,
             filter_subject: filter.to_owned(),
             ..pull::Config::default()
         })
@@ -173,6 +187,7 @@ impl Messages {
     ) -> Result<StoredMessage, Unavailable> {
         let info = message.info().map_err(Unavailable::new)?;
         let sequence = Sequence(info.stream_sequence);
+        let stored_at = timestamp(info.published);
         self.delivered += 1;
         if info.consumer_sequence != self.delivered {
             return Err(Unavailable("a message was lost on the way".into()));
@@ -182,12 +197,13 @@ impl Messages {
             sequence,
             subject: message.subject.into_string(),
             message_id: message.headers.as_ref().and_then(message_id),
+            stored_at,
             payload: message.payload,
         })
     }
 }
 
-async fn next(messages: &mut Messages) -> Result<StoredMessage, Unavailable> {
+pub(super) async fn next(messages: &mut Messages) -> Result<StoredMessage, Unavailable> {
     tokio::time::timeout(STALLED, messages.next())
         .await
         .unwrap_or_else(|_| Err(Unavailable("the read stalled".into())))
@@ -236,6 +252,12 @@ fn found(message: async_nats::jetstream::message::StreamMessage) -> StoredMessag
         sequence: Sequence(message.sequence),
         subject: message.subject.into_string(),
         message_id: message_id(&message.headers),
+        stored_at: timestamp(message.time),
         payload: message.payload,
     }
+}
+
+pub(super) fn timestamp(time: DateTime) -> Timestamp {
+    let ms = time.unix_timestamp_nanos().div_euclid(1_000_000);
+    Timestamp::from_millis(i64::try_from(ms).unwrap_or(i64::MAX))
 }
