@@ -29,6 +29,8 @@ pub(crate) struct DispatcherMetrics {
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
     pub partitions_unseen: Counter,
+    pub partitions_unreadable: Counter,
+    pub clock_offset_seconds: Gauge,
     takeovers: [Counter; 4],
     pub takeover_seconds: Histogram,
     pub lease_lapses: Counter,
@@ -122,6 +124,15 @@ impl DispatcherMetrics {
             partitions_stopped: count(
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
+            ),
+            clock_offset_seconds: registry.gauge(
+                "carillon_dispatcher_clock_offset_seconds",
+                "How far the wall clock is ahead of JetStream's",
+                &[],
+            ),
+            partitions_unreadable: count(
+                "carillon_dispatcher_partitions_unreadable_total",
+                "Partitions given up because a later release wrote what this one cannot read",
             ),
             partitions_unseen: count(
                 "carillon_dispatcher_partitions_unseen_total",

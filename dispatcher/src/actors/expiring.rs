@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use shared::ids::{ProjectId, Sequence, WebhookId};
-use shared::nats::{Unavailable, bounds};
+use shared::nats::bounds;
 use shared::subjects;
 use shared::time::Timestamp;
 
@@ -18,6 +18,7 @@ use super::shared_state::Replica;
 use crate::core::classify::ConfigHistory;
 use crate::core::commits::Expiry;
 use crate::core::partition::owed;
+use crate::io::events::ReadError;
 
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -92,6 +93,7 @@ async fn count_all(replica: Rc<Replica>, log: Rc<PartitionLog>, count: Count) {
         match count_once(&replica, &log, &count).await {
             Ok(()) => return,
             Err(error) => {
+                log.note(&error);
                 tracing::debug!(webhook.id = %count.webhook, %error, "a count waits");
                 tokio::time::sleep(RETRY).await;
             }
@@ -103,7 +105,7 @@ async fn count_once(
     replica: &Rc<Replica>,
     log: &PartitionLog,
     count: &Count,
-) -> Result<(), Unavailable> {
+) -> Result<(), ReadError> {
     let webhook = count.webhook;
     let events = &replica.nats.events;
     let (first, _) = bounds(events).await?;

@@ -19,6 +19,7 @@ use super::journal::Entries;
 use super::lease::LeaseView;
 use crate::core::commits::{Classified, Commits, Decision, Told};
 use crate::core::delivery::Match;
+use crate::io::events::ReadError;
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
@@ -39,6 +40,8 @@ pub(crate) struct PartitionLog {
     made_in: Cell<Option<u64>>,
     /// The partition is about to be released: nothing starts.
     closing: Cell<bool>,
+    /// EVENTS holds something of it that only a later release can read.
+    unreadable: Cell<bool>,
     /// It is released: nothing more is said.
     released: Cell<bool>,
 }
@@ -80,6 +83,7 @@ impl PartitionLog {
             proven: Cell::new(proven),
             made_in: Cell::new(None),
             closing: Cell::new(false),
+            unreadable: Cell::new(false),
             released: Cell::new(false),
         })
     }
@@ -262,6 +266,17 @@ impl PartitionLog {
     /// Lets the committer end.
     pub(crate) fn dismiss_committer(&self) {
         self.committer.replace(None);
+    }
+
+    /// Notes whether this replica cannot go on with the partition (rule 26).
+    pub(crate) fn note(&self, error: &ReadError) {
+        if matches!(error, ReadError::Later(..)) && !self.unreadable.replace(true) {
+            tracing::error!(partition = %self.partition, %error, "the partition is given up");
+        }
+    }
+
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable.get()
     }
 
     pub(crate) fn wait_for_gate(&self, webhook: Recipient<GateOpened>) {

@@ -12,7 +12,6 @@ use shared::domain::journal::{JournalEntry, SkipReason, UnsentEnd};
 use shared::domain::state::WebhookState;
 use shared::domain::webhook::{Status, Webhook};
 use shared::ids::{PartitionId, Sequence, WebhookId};
-use shared::nats::Unavailable;
 use shared::subjects;
 use shared::time::Timestamp;
 
@@ -28,7 +27,7 @@ use crate::core::commits::Commits;
 use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
 use crate::core::lanes::Bounds;
 use crate::core::partition::{Offers, Partition, Stretch};
-use crate::io::events;
+use crate::io::events::{self, ReadError};
 use crate::io::takeover::Takeover;
 
 /// Stretches that the node may have on their way here.
@@ -444,11 +443,14 @@ impl PartitionActor {
             actor.scanning = false;
             match stretch {
                 Ok(stretch) => actor.take(&stretch, ctx),
-                Err(error) => tracing::warn!(
-                    partition = actor.id.0,
-                    %error,
-                    "the partition's events were not read"
-                ),
+                Err(error) => {
+                    actor.log.note(&error);
+                    tracing::warn!(
+                        partition = actor.id.0,
+                        %error,
+                        "the partition's events were not read"
+                    );
+                }
             }
             actor.scan(ctx);
         });
@@ -484,7 +486,7 @@ pub(super) async fn read_stretch(
     filter: String,
     after: Sequence,
     known: Sequence,
-) -> Result<Stretch, Unavailable> {
+) -> Result<Stretch, ReadError> {
     let read = events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
     if read.is_err() {
         tokio::time::sleep(SCAN_RETRY).await;

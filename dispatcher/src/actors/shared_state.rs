@@ -45,6 +45,8 @@ pub(crate) struct Replica {
     pub horizon: Cell<Sequence>,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
+    /// The wall clock is too far off JetStream's (rule 22).
+    pub clock_is_off: Arc<AtomicBool>,
     /// Whether all partitions are owned and delivered.
     pub ready: Arc<AtomicBool>,
 }

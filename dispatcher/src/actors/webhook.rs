@@ -266,6 +266,7 @@ impl WebhookActor {
                 }
                 Ok((stretch, _)) => Some(stretch),
                 Err(error) => {
+                    log.note(&error);
                     tracing::debug!(%error, "a backlog was not read");
                     tokio::time::sleep(READ_RETRY).await;
                     None
@@ -277,6 +278,8 @@ impl WebhookActor {
     }
 
     fn keep_bodies(&mut self, offer: &Offer, events: Vec<Arc<Event>>) {
+        #[cfg(feature = "test-panics")]
+        crate::panics::look_at(self.webhook.id, &events);
         for (owed, event) in offer.matches.iter().zip(events) {
             if owed.skipped.is_none() && self.replica.bodies.take(event.body.len()) {
                 let replaced = self.bodies.insert(owed.sequence, event);
@@ -422,6 +425,7 @@ async fn run_attempt(
                 Ok(Fetched::Event(event)) => event,
                 Ok(Fetched::Gone(end)) => return (unsent(AttemptOutcome::Gone(end)), None),
                 Err(error) => {
+                    log.note(&error);
                     tracing::debug!(%error, "an event was not read");
                     tokio::time::sleep(READ_RETRY).await;
                     return (unsent(AttemptOutcome::NotStarted), None);

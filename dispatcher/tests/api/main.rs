@@ -9,11 +9,16 @@
 
 mod access;
 mod accounts;
+mod clocks;
 mod delay;
 mod endpoints;
 mod lifecycle;
 mod nats_server;
+#[cfg(feature = "test-panics")]
+mod panics;
+mod process;
 mod projects;
 mod slow_call;
 mod support;
+mod versions;
 mod webhooks;

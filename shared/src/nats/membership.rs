@@ -148,10 +148,13 @@ impl Membership {
 
     /// When it was sent, and whether the server has it.
     async fn renew_once(&self) -> (Duration, Result<(), Unavailable>) {
-        let sent = self.inner.clock.uptime();
+        let (sent, wall) = (self.inner.clock.uptime(), self.inner.clock.now());
+        // One whose clock is off, or not known yet, is given nothing: whatever belongs to it would
+        // wait for it.
+        let is_on_time = self.inner.roster.borrow().is_on_time(wall, sent);
         let renewal = Renewal {
             member: Member {
-                leaving: self.inner.leaving.load(Ordering::Acquire),
+                leaving: !is_on_time || self.inner.leaving.load(Ordering::Acquire),
                 ..self.inner.member
             },
             sent_ms: u64::try_from(sent.as_millis()).unwrap_or(u64::MAX),
@@ -189,11 +192,15 @@ impl Membership {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 batch = tail.next() => {
+                    let knew_the_time = self.server_time().is_some();
                     self.update(|roster, uptime| {
                         for message in &batch.messages {
                             hear(roster, message, uptime);
                         }
                     });
+                    if !knew_the_time && self.server_time().is_some() {
+                        self.inner.renew_now.notify_one();
+                    }
                 }
                 _ = look.tick() => {
                     let echo = self.inner.roster.borrow().echo();
