@@ -12,7 +12,9 @@ mod accounts;
 mod clocks;
 mod delay;
 mod endpoints;
+mod expiry;
 mod lifecycle;
+mod logs;
 mod nats_server;
 #[cfg(feature = "test-panics")]
 mod panics;
