@@ -248,13 +248,14 @@ impl Node {
             Rc::clone(&log),
             cursor,
         )));
+        let answers = actix_rt::spawn(questions::answer_all(replica, Rc::clone(&log)));
         let owned = Owned {
             address: actor.start(),
             log,
             epoch,
             handed: self.known,
             is_leaving: false,
-            answers: actix_rt::spawn(questions::answer_all(replica, partition)),
+            answers,
         };
         self.partitions.insert(partition, owned);
     }

@@ -34,6 +34,16 @@ pub(crate) enum ReadError {
     Later(Sequence, u8),
 }
 
+/// Whoever only answers a question need not tell them apart.
+impl From<ReadError> for Unavailable {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(error) => error,
+            later @ ReadError::Later(..) => Self(later.to_string()),
+        }
+    }
+}
+
 /// An event, or why there is none to send.
 #[derive(Debug)]
 pub(crate) enum Fetched {

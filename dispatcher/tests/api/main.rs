@@ -9,10 +9,16 @@
 
 mod access;
 mod accounts;
+mod audit;
+mod catalog;
 mod clocks;
 mod delay;
+mod endpoint;
 mod endpoints;
 mod expiry;
+mod history;
+mod hr_on;
+mod idempotency;
 mod lifecycle;
 mod logs;
 mod nats_server;
@@ -20,7 +26,10 @@ mod nats_server;
 mod panics;
 mod process;
 mod projects;
+mod signing_secrets;
 mod slow_call;
 mod support;
+mod tokens;
+mod verification;
 mod versions;
 mod webhooks;

@@ -38,6 +38,7 @@ impl Dispatcher {
         let ops = listeners.ops.local_addr().unwrap().to_string();
         let settings = Settings {
             snapshot_entries: 50_000,
+            publish_batches: false,
             service: Service::Dispatcher,
             nats: NatsSettings {
                 urls: vec![nats_url],
@@ -52,6 +53,8 @@ impl Dispatcher {
             public_ingest_url: "https://in.example".to_owned(),
             master_keys: MasterKeys::new(MASTER_KEY, &[]).unwrap(),
             admin_token: Some(Secret::new(ADMIN)),
+            jwt: Default::default(),
+            jwt_jwks_url: None,
             endpoint_allow_cidrs: vec!["127.0.0.0/8".parse().unwrap()],
             connectors_dir: None,
             log: String::new(),

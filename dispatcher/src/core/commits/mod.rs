@@ -595,7 +595,7 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::ids::{EventId, LaneHash};
+    use shared::ids::{EventId, EventTypeHash, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
         position: Position {
@@ -624,6 +624,7 @@ mod tests {
                 webhook: WebhookId::from_bytes([webhook; 16]),
                 position: CLASSIFIED.position,
                 event: EventId::from_bytes([1; 16]),
+                event_type: EventTypeHash(1),
                 lane: LaneHash(1),
                 number: 1,
                 started_at: AT,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use shared::domain::event::Event;
 use shared::domain::journal::{Counted, ExhaustReason, JournalEntry, Pack, SkipReason, UnsentEnd};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{EventId, LaneHash, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, WebhookId};
 use shared::time::Timestamp;
 
 use crate::checker::Decision;
@@ -36,6 +36,8 @@ pub(crate) struct Told {
     /// Its health began anew, which whoever sends does not know at once.
     was_lifted: bool,
     consecutive: u32,
+    /// Requests that failed.
+    pub(crate) failed: u64,
     /// When its status came to let nothing be sent.
     pub(crate) quiet_since: Option<i64>,
 }
@@ -51,6 +53,7 @@ struct Config {
 pub(crate) struct Delivery {
     pub(crate) lane: LaneHash,
     event: EventId,
+    event_type: EventTypeHash,
     pub(crate) attempts: u32,
     retry_at: Option<Timestamp>,
     pub(crate) end: Option<End>,
@@ -258,7 +261,7 @@ impl Model {
         for ((sequence, event), classes) in events.iter().zip(classes).skip(missed) {
             for (id, skipped) in classes {
                 let told = self.webhooks.get_mut(&id).unwrap();
-                told.take(sequence.0, event.lane, event.id, skipped);
+                told.take(sequence.0, event, skipped);
             }
         }
         self.classified = self.classified.max(through);
