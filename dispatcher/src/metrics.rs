@@ -28,6 +28,9 @@ pub(crate) struct DispatcherMetrics {
     pub gate_closed: Counter,
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
+    pub partitions_unseen: Counter,
+    pub partitions_unreadable: Counter,
+    pub clock_offset_seconds: Gauge,
     takeovers: [Counter; 4],
     pub takeover_seconds: Histogram,
     pub lease_lapses: Counter,
@@ -122,6 +125,19 @@ impl DispatcherMetrics {
             partitions_stopped: count(
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
+            ),
+            clock_offset_seconds: registry.gauge(
+                "carillon_dispatcher_clock_offset_seconds",
+                "How far the wall clock is ahead of JetStream's",
+                &[],
+            ),
+            partitions_unreadable: count(
+                "carillon_dispatcher_partitions_unreadable_total",
+                "Partitions given up because a later release wrote what this one cannot read",
+            ),
+            partitions_unseen: count(
+                "carillon_dispatcher_partitions_unseen_total",
+                "Partitions taken after EVENTS had dropped what no owner had classified",
             ),
             takeovers: takeovers(registry),
             takeover_seconds: registry.seconds(

@@ -12,7 +12,9 @@
 pub(crate) mod announcer;
 pub(crate) mod children;
 mod counting;
+mod expiring;
 pub(crate) mod handover;
+mod horizon;
 pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod log;

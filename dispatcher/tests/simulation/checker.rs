@@ -81,6 +81,27 @@ impl Checker {
         })
     }
 
+    /// In a world without faults, nothing is dropped by age before it has ended.
+    pub(crate) fn time_passed(world: &World) {
+        if world
+            .settings
+            .scene
+            .as_ref()
+            .is_none_or(|scene| scene.stall_ms.is_some())
+        {
+            return;
+        }
+        let first = world.events.first();
+        let dropped = |(id, sequence, _): &(WebhookId, u64, _)| {
+            assert!(*sequence >= first, "{sequence} of {id} vanishes");
+        };
+        world
+            .checker
+            .model
+            .pending()
+            .for_each(|pending| dropped(&pending));
+    }
+
     /// JOURNAL has a message more.
     pub(crate) fn stored(world: &mut World, sequence: u64) {
         let message = world.journal.message(sequence).unwrap().clone();

@@ -416,6 +416,27 @@ impl JournalEntry {
         )
     }
 
+    /// The one delivery that it ends, if it ends one by itself.
+    pub fn ended(&self) -> Option<Sequence> {
+        match self {
+            Self::Delivered { attempt, .. }
+            | Self::Exhausted { attempt, .. }
+            | Self::Ended { attempt, .. } => Some(attempt.position.sequence),
+            Self::AttemptFailed { .. }
+            | Self::ConfigApplied { .. }
+            | Self::CountedBack { .. }
+            | Self::PendingEnded { .. }
+            | Self::ProbeFailed { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed { .. }
+            | Self::Deactivated { .. }
+            | Self::Quarantined { .. }
+            | Self::Settled { .. }
+            | Self::AccountsProjected { .. }
+            | Self::Released => None,
+        }
+    }
+
     /// How many deliveries it ends.
     pub fn ends(&self) -> u64 {
         match self {

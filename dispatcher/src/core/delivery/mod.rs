@@ -55,7 +55,8 @@ pub enum Input {
     /// Time has passed, or more may be attempted than before.
     Tick,
     Configured(Rules),
-    /// What is pending at or below the sequence ends, since the configuration says so.
+    /// What is pending at or below the sequence ends, since the configuration says so or since
+    /// EVENTS is about to drop it.
     EndPending(Sequence, UnsentEnd),
     /// The webhook may be put to sleep: nothing has happened for a while.
     Rest,
@@ -185,6 +186,8 @@ pub struct Deliveries {
     takeover_ramp: Option<usize>,
     /// Deactivated here, and not told yet how far what was pending ends.
     awaits_end: bool,
+    /// What was pending at or below has ended as expired.
+    expired_through: Sequence,
     deleted: bool,
 }
 
@@ -243,6 +246,7 @@ impl Deliveries {
             opening: None,
             takeover_ramp: None,
             awaits_end: false,
+            expired_through: Sequence(0),
             deleted: false,
         };
         deliveries.takeover_ramp = (!deliveries.lanes.is_empty()).then_some(0);
@@ -339,8 +343,7 @@ impl Deliveries {
                 }
             }
             Input::EndPending(through, end) => {
-                self.awaits_end = false;
-                self.end_pending(through, end, effects);
+                self.end_as_owed(through, end, effects);
             }
             Input::Deleted => {
                 self.deleted = true;

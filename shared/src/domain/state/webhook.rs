@@ -202,14 +202,11 @@ impl WebhookState {
     /// Drops what was superseded below everything that may be read again. A decision of the
     /// owner stays until an entry that lifts it has superseded it too.
     fn forget_applied(&mut self) {
-        let failing = self.failing.keys().next().copied();
-        let behind = self.behind.values().min().copied();
         // What creation reached back to is classified once more, to be counted.
         let uncounted = self.uncounted.map(|(first, _)| first);
-        let needed = [failing, behind, uncounted]
+        let needed = uncounted
             .into_iter()
-            .flatten()
-            .fold(self.resolved.next(), Sequence::min);
+            .fold(self.first_pending(), Sequence::min);
         let (mut is_superseded, mut is_lifted) = (false, false);
         let mut kept: Vec<Applied> = Vec::with_capacity(self.applied.len() + 1);
         for applied in self.applied.drain(..).rev() {
@@ -240,6 +237,16 @@ impl WebhookState {
     fn attempt_failed(&mut self, place: EntryPlace) {
         self.links.entry = Some(place);
         self.links.failure = Some(place);
+    }
+
+    /// Everything that is accepted below has ended.
+    pub fn first_pending(&self) -> Sequence {
+        let failing = self.failing.keys().next().copied();
+        let behind = self.behind.values().min().copied();
+        [failing, behind]
+            .into_iter()
+            .flatten()
+            .fold(self.resolved.next(), Sequence::min)
     }
 
     /// Whether the delivery is known to have ended.
