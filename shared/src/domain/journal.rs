@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::delivery::FailureKind;
+use super::replay::ReplayStep;
 use super::webhook::Status;
-use crate::ids::{Epoch, EventId, LaneHash, Position, ReplicaId, Sequence, WebhookId};
+use crate::ids::{Epoch, EventId, LaneHash, Position, ReplayId, ReplicaId, Sequence, WebhookId};
 use crate::time::Timestamp;
 
 /// Who owns a partition from here on.
@@ -148,6 +149,12 @@ pub enum JournalEntry {
     AccountsProjected { registry_sequence: Sequence },
     /// The owner's last entry: whoever takes the partition next need not wait (rule 6).
     Released,
+    /// A chain of its own went on (rule 24): no delivery of the main ledger moves by it.
+    Replay {
+        webhook: WebhookId,
+        replay: ReplayId,
+        step: ReplayStep,
+    },
 }
 
 /// What a failed attempt counts for, decided when it failed.
@@ -329,7 +336,8 @@ impl JournalEntry {
             | Self::BreakerClosed { webhook, .. }
             | Self::Deactivated { webhook, .. }
             | Self::Quarantined { webhook, .. }
-            | Self::Settled { webhook, .. } => Some(*webhook),
+            | Self::Settled { webhook, .. }
+            | Self::Replay { webhook, .. } => Some(*webhook),
             Self::Ended { attempt, .. }
             | Self::Delivered { attempt, .. }
             | Self::AttemptFailed { attempt, .. }
@@ -356,7 +364,8 @@ impl JournalEntry {
             | Self::BreakerClosed { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => None,
+            | Self::Released
+            | Self::Replay { .. } => None,
         }
     }
 
@@ -376,7 +385,8 @@ impl JournalEntry {
             | Self::Quarantined { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => None,
+            | Self::Released
+            | Self::Replay { .. } => None,
         }
     }
 
@@ -406,7 +416,8 @@ impl JournalEntry {
             | Self::Quarantined { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => 0,
+            | Self::Released
+            | Self::Replay { .. } => 0,
         }
     }
 }

@@ -13,12 +13,14 @@ use crate::time::Timestamp;
 
 pub mod health;
 pub mod ledger;
+pub mod replays;
 #[cfg(test)]
 mod tests;
 pub mod webhook;
 
 pub use health::{Breaker, Health};
 pub use ledger::Ledger;
+pub use replays::{ActiveReplay, Deactivation, Extent, Replay, ReplayLedger, Replays};
 pub use webhook::{Applied, Failing, Rule, WebhookState};
 
 /// A partition's state as far as its log tells.
