@@ -85,9 +85,9 @@ async fn asked(nats: &Nats, partition: PartitionId, sequence: Sequence, within: 
         through: sequence.0,
     };
     loop {
-        match ask(nats, partition, sequence, question, within).await {
+        match ask(nats, partition, sequence, question.clone(), within).await {
             Ok(Answer::Applied { is_reached: true }) => return,
-            Ok(Answer::Applied { is_reached: false }) => {}
+            Ok(Answer::Applied { is_reached: false } | Answer::Replay(_)) => {}
             Err(error) => tracing::debug!(%partition, %error, "the owner is asked again"),
         }
         tokio::time::sleep(ASK_AGAIN).await;

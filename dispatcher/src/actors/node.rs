@@ -27,6 +27,7 @@ use super::log::PartitionLog;
 use super::partition::{PartitionActor, RegistryMoved, TailStretch};
 use super::projector::{Projector, ProjectorCommand, Target};
 use super::questions;
+use super::replays;
 use super::shared_state::Replica;
 use super::webhook::Halt;
 use crate::core::ownership::{Effect, Holding, Input, Living, Ownership, TakeFailure};
@@ -245,13 +246,18 @@ impl Node {
             Rc::clone(&log),
             cursor,
         )));
+        let address = actor.start();
+        let answering = replays::Owned {
+            address: address.clone(),
+            log: Rc::clone(&log),
+        };
         let owned = Owned {
-            address: actor.start(),
+            address,
             log,
             epoch,
             handed: self.known,
             is_leaving: false,
-            answers: actix_rt::spawn(questions::answer_all(replica, partition)),
+            answers: actix_rt::spawn(questions::answer_all(replica, answering)),
         };
         self.partitions.insert(partition, owned);
     }

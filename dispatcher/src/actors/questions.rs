@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::ids::{PartitionId, Sequence};
+use shared::ids::Sequence;
 use shared::nats::requests::{self, Questions};
 use tokio::sync::Semaphore;
 
+use super::replays::{self, Declined, Owned};
 use super::shared_state::Replica;
 use crate::owner::{Answer, Question};
 
@@ -18,7 +19,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Answers until it is aborted.
-pub(crate) async fn answer_all(replica: Rc<Replica>, partition: PartitionId) {
+pub(crate) async fn answer_all(replica: Rc<Replica>, owned: Owned) {
+    let partition = owned.log.partition;
     let turns = Arc::new(Semaphore::new(ANSWERS_AT_ONCE));
     loop {
         match Questions::of(&replica.nats, partition).await {
@@ -26,9 +28,9 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, partition: PartitionId) {
                 while let Ok(turn) = Arc::clone(&turns).acquire_owned().await
                     && let Some(question) = questions.next().await
                 {
-                    let replica = Rc::clone(&replica);
+                    let (replica, owned) = (Rc::clone(&replica), owned.clone());
                     actix_rt::spawn(async move {
-                        answer(&replica, partition, question).await;
+                        answer(&replica, &owned, question).await;
                         drop(turn);
                     });
                 }
@@ -39,7 +41,7 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, partition: PartitionId) {
     }
 }
 
-async fn answer(replica: &Replica, partition: PartitionId, question: requests::Question) {
+async fn answer(replica: &Replica, owned: &Owned, question: requests::Question) {
     let Ok(asked) = serde_json::from_slice::<Question>(question.body()) else {
         // A later release asks what this one does not know.
         question.decline("the question is not understood").await;
@@ -58,9 +60,20 @@ async fn answer(replica: &Replica, partition: PartitionId, question: requests::Q
         Question::Applied { through } => {
             let through = Sequence(through);
             let applied = &replica.applied;
+            let partition = owned.log.partition;
             let is_reached = applied.wait(partition, through, ANSWER_WITHIN).await;
             Answer::Applied { is_reached }
         }
+        Question::Replay {
+            webhook,
+            question: asked,
+        } => match replays::answer(replica, owned, webhook, asked).await {
+            Ok(answer) => Answer::Replay(answer),
+            Err(Declined(reason)) => {
+                question.decline(reason).await;
+                return;
+            }
+        },
     };
     match serde_json::to_vec(&answer) {
         Ok(body) => question.answer(body.into()).await,

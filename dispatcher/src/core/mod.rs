@@ -18,5 +18,6 @@ pub mod lanes;
 pub mod ownership;
 pub mod partition;
 pub mod rate;
+pub mod replay;
 pub mod retry;
 pub mod settling;

@@ -4,6 +4,7 @@ pub(crate) mod decisions;
 pub(crate) mod events;
 pub(crate) mod journal;
 pub(crate) mod recovery;
+pub(crate) mod replays;
 pub(crate) mod sender;
 pub(crate) mod takeover;
 pub(crate) mod webhook_events;

@@ -12,6 +12,7 @@ use shared::domain::journal::{Failure, SkipReason, UnsentEnd};
 use shared::domain::registry::{SEALED_ANSWER, seal_context};
 use shared::domain::webhook::{Dialect, Webhook};
 use shared::http_client::GuardedClient;
+use shared::ids::ReplayId;
 use shared::secret::DataKey;
 use shared::time::{Clock, Timestamp};
 
@@ -20,6 +21,7 @@ use crate::core::delivery::AttemptOutcome;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const REPLAY: HeaderName = HeaderName::from_static("carillon-replay");
 const STACKONE_SIGNATURE: HeaderName = HeaderName::from_static(stackone::SIGNATURE_HEADER);
 
 /// What an attempt came to, and when.
@@ -33,13 +35,15 @@ pub(crate) struct Sent {
 
 /// Sends `event` to the endpoint as it is configured now. The outcome is fixed at the response
 /// head (`protocol.md`, rule 15); what follows of the answer only decides what is kept of it.
-/// The project's `data_key` is looked up for failures alone.
+/// The project's `data_key` is looked up for failures alone. `replay`: on whose behalf it is sent
+/// once more.
 pub(crate) async fn send(
     client: &GuardedClient,
     clock: &dyn Clock,
     webhook: &Webhook,
     data_key: impl FnOnce() -> Option<Arc<DataKey>>,
     event: &Event,
+    replay: Option<ReplayId>,
 ) -> Sent {
     let started_at = clock.now();
     let started = clock.elapsed();
@@ -50,7 +54,13 @@ pub(crate) async fn send(
             outcome: AttemptOutcome::Gone(UnsentEnd::Skipped(SkipReason::Undecodable)),
         };
     };
-    let headers = headers(webhook, event, started_at, &body);
+    let mut headers = headers(webhook, event, started_at, &body);
+    // Ours, whatever static headers the webhook has.
+    if let Some(replay) = replay
+        && let Ok(value) = HeaderValue::from_str(&replay.to_string())
+    {
+        headers.insert(REPLAY, value);
+    }
     let timeout = Duration::from_millis(u64::from(webhook.definition.policy.timeout_ms));
     let sent = client
         .send(&webhook.endpoint.url, headers, body, timeout)

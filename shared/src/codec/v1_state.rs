@@ -119,6 +119,7 @@ mirror! {
         begun_at: i64,
         ended_at: Option<i64>,
         is_counted: bool,
+        is_cancelled: bool,
         ledger: ReplayLedger,
     }
 }

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::Unavailable;
 use crate::ids::Sequence;
+use crate::time::Timestamp;
 
 /// Without a message for this long, a read is given up and begun anew by its caller.
 const STALLED: Duration = Duration::from_secs(5);
@@ -115,6 +116,24 @@ pub async fn read_all(
     }
 }
 
+/// The first message that matches `filter` and was stored at `since` or later, by the server's
+/// clock.
+pub async fn first_since(
+    stream: &Stream<()>,
+    filter: &str,
+    since: Timestamp,
+) -> Result<Option<Sequence>, Unavailable> {
+    let nanos = i128::from(since.as_millis()) * 1_000_000;
+    let start_time = async_nats::datetime::from_nanos(nanos).map_err(Unavailable::new)?;
+    let policy = DeliverPolicy::ByStartTime { start_time };
+    let consumer = consumer(stream, filter, policy).await?;
+    if consumer.cached_info().num_pending == 0 {
+        return Ok(None);
+    }
+    let mut messages = messages(&consumer).await?;
+    Ok(Some(next(&mut messages).await?.sequence))
+}
+
 /// Messages of an unacknowledged, in-memory consumer. The consumer's own numbering must have no
 /// gap: without acknowledgements, what got lost on the way is not sent again.
 pub(super) struct Messages {
@@ -128,20 +147,31 @@ pub(super) async fn open(
     filter: &str,
     after: Sequence,
 ) -> Result<Messages, Unavailable> {
-    let consumer = stream
+    let start_sequence = after.next().0;
+    let policy = DeliverPolicy::ByStartSequence { start_sequence };
+    messages(&consumer(stream, filter, policy).await?).await
+}
+
+async fn consumer(
+    stream: &Stream<()>,
+    filter: &str,
+    deliver_policy: DeliverPolicy,
+) -> Result<Consumer<pull::Config>, Unavailable> {
+    stream
         .create_consumer(pull::Config {
             ack_policy: AckPolicy::None,
             memory_storage: true,
             num_replicas: 1,
             inactive_threshold: CONSUMER_LINGER,
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: after.next().0,
-            },
+            deliver_policy,
             filter_subject: filter.to_owned(),
             ..pull::Config::default()
         })
         .await
-        .map_err(Unavailable::new)?;
+        .map_err(Unavailable::new)
+}
+
+async fn messages(consumer: &Consumer<pull::Config>) -> Result<Messages, Unavailable> {
     let stream = consumer
         .stream()
         .max_messages_per_batch(BATCH_MESSAGES)

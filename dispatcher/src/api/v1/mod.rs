@@ -7,6 +7,7 @@ mod accounts;
 mod api_keys;
 mod endpoint_headers;
 mod projects;
+mod replays;
 mod webhook_request;
 mod webhooks;
 
@@ -51,5 +52,12 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .delete(webhooks::delete),
         )
         .service(web::resource("/webhooks/{id}/enable").post(webhooks::enable))
-        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable));
+        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable))
+        .service(
+            web::resource("/webhooks/{id}/replays")
+                .get(replays::list)
+                .post(replays::create),
+        )
+        .service(web::resource("/webhooks/{id}/replays/{replay}").get(replays::get))
+        .service(web::resource("/webhooks/{id}/replays/{replay}/cancel").post(replays::cancel));
 }

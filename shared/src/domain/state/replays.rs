@@ -34,6 +34,7 @@ pub struct Replay {
     pub ended_at: Option<Timestamp>,
     /// Whether it is known how many events it matches.
     pub is_counted: bool,
+    pub is_cancelled: bool,
     pub ledger: ReplayLedger,
 }
 
@@ -195,14 +196,13 @@ impl Replays {
         true
     }
 
-    /// Gives the ledger in which what is left is to be counted; `None` when it has ended.
-    fn end(&mut self, id: ReplayId, at: Timestamp) -> Option<(&mut ReplayLedger, u64)> {
+    /// Gives the replay, in whose ledger what is left is to be counted; `None` when it had ended.
+    fn end(&mut self, id: ReplayId, at: Timestamp) -> Option<&mut Replay> {
         let index = self.active.iter().position(|active| active.id == id)?;
         self.active.remove(index);
         let known = self.known.get_mut(&id)?;
         known.ended_at = Some(at);
-        let pending = known.ledger.pending();
-        Some((&mut known.ledger, pending))
+        Some(known)
     }
 }
 
@@ -232,13 +232,16 @@ impl WebhookState {
                 }
             }
             ReplayStep::Cancelled { at } => {
-                if let Some((ledger, pending)) = self.replays.end(id, *at) {
-                    ledger.cancelled = ledger.cancelled.saturating_add(pending);
+                if let Some(known) = self.replays.end(id, *at) {
+                    let pending = known.ledger.pending();
+                    known.is_cancelled = true;
+                    known.ledger.cancelled = known.ledger.cancelled.saturating_add(pending);
                 }
             }
             ReplayStep::Ended { at } => {
-                if let Some((ledger, pending)) = self.replays.end(id, *at) {
-                    ledger.gone = ledger.gone.saturating_add(pending);
+                if let Some(known) = self.replays.end(id, *at) {
+                    let pending = known.ledger.pending();
+                    known.ledger.gone = known.ledger.gone.saturating_add(pending);
                 }
             }
         }
