@@ -18,6 +18,7 @@ mod endpoint;
 mod faults;
 mod model;
 mod owner;
+mod replaying;
 mod replica;
 mod settings;
 mod streams;
@@ -226,4 +227,18 @@ fn a_pack_sent_before_the_one_before_is_stored_is_found() {
 #[test]
 fn a_lease_that_nobody_looks_at_is_found() {
     goes_red(Plant::NoLease, 4_000, &["sent outside of the lease"]);
+}
+
+#[test]
+fn a_replay_that_takes_what_is_pending_is_found() {
+    goes_red(
+        Plant::ReplayOfPending,
+        4_000,
+        &["matches", "touches", "whether its delivery has ended"],
+    );
+}
+
+#[test]
+fn a_replay_that_begins_from_the_start_is_found() {
+    goes_red(Plant::ReplayFromTheStart, 4_000, &["twice", "left something out", "is_success"]);
 }

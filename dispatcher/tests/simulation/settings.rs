@@ -18,6 +18,10 @@ pub(crate) enum Plant {
     PackSentAhead,
     /// Not in the protocol's list: a lease that nobody looks at before a POST.
     NoLease,
+    /// A replay that takes what is pending for ended.
+    ReplayOfPending,
+    /// A replay of which a new owner remembers nothing that was tried.
+    ReplayFromTheStart,
 }
 
 /// Chances are in thousandths.
@@ -30,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) commands: usize,
     pub(crate) events: usize,
     pub(crate) faults: usize,
+    pub(crate) replays: usize,
     pub(crate) lanes: u64,
     pub(crate) bounds: Bounds,
     /// Of a webhook's mailbox.
@@ -84,6 +89,7 @@ impl Settings {
             commands: small(chance, 8) - 1,
             events: small(chance, 48),
             faults: small(chance, 7) - 1,
+            replays: small(chance, 7) - 1,
             lanes: 1 + chance.below(8),
             bounds: Bounds {
                 window: 2 + small(chance, 8),

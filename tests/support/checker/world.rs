@@ -143,7 +143,7 @@ impl<'a> Delivery<'a> {
             | Fact::Decided { .. }
             | Fact::Settled { .. }
             | Fact::Released
-            | Fact::AccountsProjected => None,
+            | Fact::NotJudged => None,
         })
     }
 
@@ -395,7 +395,7 @@ impl<'a> Webhook<'a> {
             | Fact::PendingEnded { .. }
             | Fact::Settled { .. }
             | Fact::Released
-            | Fact::AccountsProjected => {}
+            | Fact::NotJudged => {}
         }
     }
 

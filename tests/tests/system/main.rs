@@ -19,6 +19,7 @@ mod ops;
 mod ownership;
 mod rebinding;
 mod registry;
+mod replays;
 mod restarts;
 mod retries;
 mod samples;
