@@ -210,6 +210,7 @@ impl DispatcherMetrics {
                 ReplayOutcome::Gone => gone.increment(1),
             },
             ReplayStep::Counted { .. }
+            | ReplayStep::ProbeFailed { .. }
             | ReplayStep::Cancelled { .. }
             | ReplayStep::Ended { .. } => {}
         }
@@ -240,7 +241,11 @@ fn takeovers(registry: &Registry) -> [Counter; 4] {
 fn replay_attempts(registry: &Registry) -> [Counter; 3] {
     let of = |labels| {
         let name = "carillon_dispatcher_replay_attempts_total";
-        registry.counter(name, "Events that replays had their turn at, by outcome", labels)
+        registry.counter(
+            name,
+            "Events that replays had their turn at, by outcome",
+            labels,
+        )
     };
     [
         of(&[("outcome", "sent")]),

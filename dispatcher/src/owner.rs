@@ -33,7 +33,9 @@ pub(crate) enum ReplayQuestion {
         selection: ReplaySelection,
     },
     /// How many events would one match that began now?
-    DryRun { selection: ReplaySelection },
+    DryRun {
+        selection: ReplaySelection,
+    },
     Cancel {
         replay: ReplayId,
     },

@@ -21,8 +21,8 @@ use shared::domain::journal::{
     Failure, FailureWeight, JournalEntry, Kept, LanesSettled, Links, Pack, SkipReason, UnsentEnd,
 };
 use shared::domain::policy::Policy;
-use shared::domain::replay::{ReplayAttempt, ReplayOutcome, ReplaySelection, ReplayStep};
 use shared::domain::registry::{DecidedAt, RegistryEntry, RegistryRecord};
+use shared::domain::replay::{ReplayAttempt, ReplayOutcome, ReplaySelection, ReplayStep};
 use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
 use shared::domain::state::{
     ActiveReplay, Applied, Breaker, Deactivation, Extent, Failing, Health, Ledger, PartitionState,
@@ -285,6 +285,10 @@ fn replay_steps() -> impl Iterator<Item = ReplayStep> {
     });
     let rest = [
         ReplayStep::Counted { matched: 5 },
+        ReplayStep::ProbeFailed {
+            next_probe_at: AT,
+            pause_until: Some(AT),
+        },
         ReplayStep::Cancelled { at: AT },
         ReplayStep::Ended { at: AT },
     ];

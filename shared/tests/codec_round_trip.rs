@@ -252,6 +252,10 @@ fn replay_entry() -> impl Strategy<Value = JournalEntry> {
         }),
         any::<u64>().prop_map(|matched| ReplayStep::Counted { matched }),
         replay_attempt().prop_map(ReplayStep::Attempted),
+        (time(), of(time())).prop_map(|(next_probe_at, pause_until)| ReplayStep::ProbeFailed {
+            next_probe_at,
+            pause_until,
+        }),
         time().prop_map(|at| ReplayStep::Cancelled { at }),
         time().prop_map(|at| ReplayStep::Ended { at }),
     ];
@@ -300,18 +304,25 @@ fn replays() -> impl Strategy<Value = Replays> {
     );
     let attempted = proptest::collection::btree_set(sequence(), 0..4);
     let progress = (sequence(), attempted, any::<u32>(), of(time()));
-    let active = (replay_id(), selection(), extent(), vec(deactivation(), 0..2), progress).prop_map(
-        |(id, selection, extent, deactivations, progress)| ActiveReplay {
-            id,
-            selection,
-            extent,
-            deactivations,
-            settled: progress.0,
-            attempted: progress.1,
-            failures_in_row: progress.2,
-            resume_at: progress.3,
-        },
-    );
+    let active = (
+        replay_id(),
+        selection(),
+        extent(),
+        vec(deactivation(), 0..2),
+        progress,
+    )
+        .prop_map(
+            |(id, selection, extent, deactivations, progress)| ActiveReplay {
+                id,
+                selection,
+                extent,
+                deactivations,
+                settled: progress.0,
+                attempted: progress.1,
+                failures_in_row: progress.2,
+                resume_at: progress.3,
+            },
+        );
     let lists = (vec(active, 0..2), vec(deactivation(), 0..2));
     (btree_map(replay_id(), known, 0..3), of(time()), lists).prop_map(
         |(known, deactivated_at, (active, deactivations))| Replays {

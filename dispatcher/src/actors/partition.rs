@@ -186,9 +186,7 @@ impl PartitionActor {
     ) {
         let id = webhook.id;
         let now = self.log.now();
-        if self.counting.contains(&id)
-            || !self.children.may_start(id, now, self.log.stored())
-        {
+        if self.counting.contains(&id) || !self.children.may_start(id, now, self.log.stored()) {
             return;
         }
         let Some(rules) = self.rules(webhook) else {

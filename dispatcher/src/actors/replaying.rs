@@ -49,7 +49,10 @@ impl WebhookActor {
                     replay: Some(turn.replay),
                     body: None,
                 };
-                self.run(sending, ctx, move |sent, _| ReplayAttemptDone { turn, sent });
+                self.run(sending, ctx, move |sent, _| ReplayAttemptDone {
+                    turn,
+                    sent,
+                });
             }
             ReplayEffect::Count(replay) => {
                 let (replica, place) = (Rc::clone(&self.replica), self.place());
@@ -61,8 +64,7 @@ impl WebhookActor {
             ReplayEffect::Read { replay, after } => {
                 let (replica, place) = (Rc::clone(&self.replica), self.place());
                 self.look_up(replay, ctx, async move |selector| {
-                    let (found, through) =
-                        replays::read(&replica, place, &selector, after).await?;
+                    let (found, through) = replays::read(&replica, place, &selector, after).await?;
                     Ok(ReplayInput::Read {
                         replay,
                         found,

@@ -77,7 +77,9 @@ pub(crate) async fn answer(
             ReplayQuestion::List => {
                 let known = stored_replays(owned, webhook, |replays| {
                     let known = replays.known.iter();
-                    known.map(|(id, known)| ReplayShown::of(*id, known)).collect()
+                    known
+                        .map(|(id, known)| ReplayShown::of(*id, known))
+                        .collect()
                 });
                 Ok(ReplayAnswer::List(known.unwrap_or_default()))
             }
@@ -256,7 +258,9 @@ impl Handler<PlanReplay> for PartitionActor {
 
     fn handle(&mut self, plan: PlanReplay, _: &mut Self::Context) -> Self::Result {
         let history = self.core.history(plan.webhook)?.clone();
-        let state = self.log.look(|commits| commits.pushed_state(plan.webhook))?;
+        let state = self
+            .log
+            .look(|commits| commits.pushed_state(plan.webhook))?;
         let extent = match self.idle_through(plan.webhook) {
             Some(through) => Extent::whole(through),
             None => {

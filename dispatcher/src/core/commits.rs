@@ -602,6 +602,7 @@ fn entry_bytes(entry: &JournalEntry) -> usize {
                 }
                 | ReplayStep::Counted { .. }
                 | ReplayStep::Attempted(_)
+                | ReplayStep::ProbeFailed { .. }
                 | ReplayStep::Cancelled { .. }
                 | ReplayStep::Ended { .. } => 0,
             },

@@ -129,9 +129,7 @@ async fn stretch(
     let found = found.collect();
     let is_past = |before: Timestamp| {
         let last = read.events.last();
-        last.is_some_and(|(_, event)| {
-            event.published_at.millis_since(before) > STORED_WITHIN_MS
-        })
+        last.is_some_and(|(_, event)| event.published_at.millis_since(before) > STORED_WITHIN_MS)
     };
     let reached = if selector.published_before().is_some_and(is_past) {
         through
@@ -156,16 +154,19 @@ async fn entries(
         return Ok(());
     };
     let mut unreadable = None;
-    read_all(stream, &filter, first.previous(), |message| {
-        match codec::decode_pack(&message.payload) {
+    read_all(
+        stream,
+        &filter,
+        first.previous(),
+        |message| match codec::decode_pack(&message.payload) {
             Ok(pack) => {
                 let found = pack.entries.iter();
                 let found = found.filter_map(|entry| selector.entry(entry));
                 found.for_each(&mut each);
             }
             Err(error) => unreadable = Some(format!("JOURNAL {}: {error}", message.sequence)),
-        }
-    })
+        },
+    )
     .await?;
     drop(turn);
     unreadable.map_or(Ok(()), |error| Err(Unavailable(error)))

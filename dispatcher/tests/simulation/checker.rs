@@ -69,6 +69,20 @@ impl Checker {
         webhooks.map(|told| told.replays_at_work(registry)).sum()
     }
 
+    pub(crate) fn describe_replays(&self) -> Vec<String> {
+        let webhooks = self.reference.webhooks.iter();
+        let active = webhooks.filter(|(_, told)| told.replays.is_active());
+        active
+            .map(|(id, told)| {
+                let (replays, health) = (&told.replays, told.health);
+                format!(
+                    "{id}: {:?}, {:?}, {health:?}",
+                    replays.active, replays.known
+                )
+            })
+            .collect()
+    }
+
     pub(crate) fn classified(&self) -> u64 {
         self.model.classified
     }
@@ -256,10 +270,10 @@ impl Checker {
         epoch: u64,
         webhook: WebhookId,
         turn: ReplayTurn,
-        (now, is_open): (Timestamp, bool),
+        (now, is_amiss): (Timestamp, bool),
     ) {
         world.note(|| format!("decided {webhook} {turn:?}"));
-        assert!(!is_open, "a replay while the breaker is open: {turn:?}");
+        assert!(!is_amiss, "a replay while the breaker is open: {turn:?}");
         Self::counts_as_start(world, epoch, webhook, now);
     }
 

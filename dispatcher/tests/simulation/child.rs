@@ -126,7 +126,14 @@ impl Child {
         has_room
     }
 
-    pub(crate) fn ask(&self, in_ms: i64, wake: ChildWake, owner: &Owner, host: &Host, world: &mut World) {
+    pub(crate) fn ask(
+        &self,
+        in_ms: i64,
+        wake: ChildWake,
+        owner: &Owner,
+        host: &Host,
+        world: &mut World,
+    ) {
         let wake = OwnerWake::Child(self.webhook.id, self.incarnation, wake);
         world.wake(host.index, in_ms, Wake::Owner(owner.epoch, wake));
     }

@@ -240,5 +240,9 @@ fn a_replay_that_takes_what_is_pending_is_found() {
 
 #[test]
 fn a_replay_that_begins_from_the_start_is_found() {
-    goes_red(Plant::ReplayFromTheStart, 4_000, &["twice", "left something out", "is_success"]);
+    goes_red(
+        Plant::ReplayFromTheStart,
+        4_000,
+        &["twice", "left something out", "is_success"],
+    );
 }

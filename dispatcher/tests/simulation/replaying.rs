@@ -121,13 +121,21 @@ impl Child {
             ReplayEffect::Attempt(turn) => {
                 owner.under_way += 1;
                 let is_open = self.core.health().is_open();
-                Checker::replayed(world, owner.epoch, self.webhook.id, turn, (now, is_open));
+                // Only where there is nothing to probe with.
+                let is_amiss = is_open && owner.commits.pending(self.webhook.id) > 0;
+                Checker::replayed(world, owner.epoch, self.webhook.id, turn, (now, is_amiss));
                 let attempt = Attempt {
                     sequence: turn.sequence,
                     event: turn.event,
                     number: 1,
                 };
-                self.ask(in_ms, ChildWake::Send(attempt, Some(turn)), owner, host, world);
+                self.ask(
+                    in_ms,
+                    ChildWake::Send(attempt, Some(turn)),
+                    owner,
+                    host,
+                    world,
+                );
             }
             ReplayEffect::Count(replay) => {
                 let wake = ChildWake::Look(replay, None, self.pushed);
@@ -199,13 +207,20 @@ impl Child {
 fn found(world: &World, selector: &Selector, child: &Child) -> Vec<Found> {
     let mut found = Vec::new();
     if selector.needs_entries_since().is_some() {
-        let packs = world.journal.after(0).filter_map(|message| message.pack.as_ref());
+        let packs = world
+            .journal
+            .after(0)
+            .filter_map(|message| message.pack.as_ref());
         let entries = packs.flat_map(|pack| &pack.entries);
         found.extend(entries.filter_map(|entry| selector.entry(entry)));
     }
     if selector.needs_events() {
-        let events = world.events.range(selector.origin().0, selector.through().0);
-        let own = events.iter().filter(|(_, event)| event.project == child.webhook.project);
+        let events = world
+            .events
+            .range(selector.origin().0, selector.through().0);
+        let own = events
+            .iter()
+            .filter(|(_, event)| event.project == child.webhook.project);
         found.extend(own.filter_map(|(sequence, event)| selector.event(*sequence, event)));
     }
     found.sort_by_key(|found| found.sequence);

@@ -395,9 +395,9 @@ impl World {
     fn unrest(&self) -> String {
         let owners: Vec<String> = self.processes().filter_map(Process::describe).collect();
         format!(
-            "{} pending, {} replays, classified {} of {}, knows all {}, owners {owners:?}",
+            "{} pending, replays {:?}, classified {} of {}, knows all {}, owners {owners:?}",
             self.checker.describe_pending(),
-            self.checker.replays_at_work(&self.registry),
+            self.checker.describe_replays(),
             self.checker.classified(),
             self.events.last_ours(),
             self.checker.knows_all(&self.registry),

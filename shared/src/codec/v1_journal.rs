@@ -235,6 +235,10 @@ mirror! {
             matched: u64,
         },
         Attempted(attempt: ReplayAttempt),
+        ProbeFailed {
+            next_probe_at: i64,
+            pause_until: Option<i64>,
+        },
         Cancelled {
             at: i64,
         },

@@ -35,6 +35,13 @@ pub enum ReplayStep {
     Counted { matched: u64 },
     /// One of them was tried; it is not tried again.
     Attempted(ReplayAttempt),
+    /// One of them was sent to see whether the endpoint is back, since the breaker is open and
+    /// nothing is pending to probe with. It is not: the event stands where it stood.
+    ProbeFailed {
+        next_probe_at: Timestamp,
+        /// The endpoint asked to be left alone until then (`Retry-After`).
+        pause_until: Option<Timestamp>,
+    },
     /// What has not ended by this entry is not sent. What is under way may still arrive.
     Cancelled { at: Timestamp },
     /// All was tried. What was counted and is not there any more is gone.

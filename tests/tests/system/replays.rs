@@ -29,7 +29,11 @@ impl Failing {
         let is_well = Arc::new(AtomicBool::new(false));
         let well = Arc::clone(&is_well);
         stage.receiver.answer(move |_| {
-            Answer::status(if well.load(Ordering::SeqCst) { 204 } else { 500 })
+            Answer::status(if well.load(Ordering::SeqCst) {
+                204
+            } else {
+                500
+            })
         });
         Self {
             stage,
@@ -71,7 +75,11 @@ impl Failing {
     async fn until(&self, replay: &str, holds: impl Fn(&Value) -> bool) -> Value {
         eventually("the replay to come so far", SOON, async || {
             let shown = self.get(replay).await;
-            if holds(&shown) { Ok(shown) } else { Err(shown.to_string()) }
+            if holds(&shown) {
+                Ok(shown)
+            } else {
+                Err(shown.to_string())
+            }
         })
         .await
         .unwrap()
@@ -111,7 +119,11 @@ async fn exhausted_deliveries_are_sent_once_more_on_request() {
     let since = json!({ "exhausted_since": "2020-01-01T00:00:00Z", "dry_run": true });
     eventually("all exhausted", SOON, async || {
         let matched = failing.create(&since).await.expect(200).unwrap();
-        if matched == json!({ "matched": 4 }) { Ok(()) } else { Err(matched.to_string()) }
+        if matched == json!({ "matched": 4 }) {
+            Ok(())
+        } else {
+            Err(matched.to_string())
+        }
     })
     .await
     .unwrap();
@@ -121,7 +133,10 @@ async fn exhausted_deliveries_are_sent_once_more_on_request() {
     let id = "rpl_00000000000000000000000000000001";
     let body = json!({ "id": id, "exhausted_since": "2020-01-01T00:00:00Z" });
     let created = failing.create(&body).await.expect(202).unwrap();
-    assert_eq!((text(&created, "/id").unwrap(), number(&created, "matched")), (id.into(), 4));
+    assert_eq!(
+        (text(&created, "/id").unwrap(), number(&created, "matched")),
+        (id.into(), 4)
+    );
     let done = failing.until(id, is_completed).await;
     assert_eq!(number(&done, "sent"), 4, "{done}");
 
@@ -145,11 +160,21 @@ async fn exhausted_deliveries_are_sent_once_more_on_request() {
     // By name, and by time; both take what was delivered since for ended, too.
     let named = json!({ "event_ids": [ids[0], ids[2]] });
     let named = failing.create(&named).await.id(202).unwrap();
-    assert_eq!(number(&failing.until(&named, is_completed).await, "sent"), 2);
+    assert_eq!(
+        number(&failing.until(&named, is_completed).await, "sent"),
+        2
+    );
     let published = json!({ "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
     let published = failing.create(&published).await.id(202).unwrap();
-    assert_eq!(number(&failing.until(&published, is_completed).await, "sent"), 4);
-    let all = failing.call(Method::GET, "", None).await.expect(200).unwrap();
+    assert_eq!(
+        number(&failing.until(&published, is_completed).await, "sent"),
+        4
+    );
+    let all = failing
+        .call(Method::GET, "", None)
+        .await
+        .expect(200)
+        .unwrap();
     assert_eq!(all["items"].as_array().unwrap().len(), 3, "{all}");
 
     for refused in [
@@ -162,7 +187,11 @@ async fn exhausted_deliveries_are_sent_once_more_on_request() {
         failing.create(&refused).await.expect(422).unwrap();
     }
     let unknown = "/rpl_00000000000000000000000000000009";
-    failing.call(Method::GET, unknown, None).await.expect(404).unwrap();
+    failing
+        .call(Method::GET, unknown, None)
+        .await
+        .expect(404)
+        .unwrap();
 }
 
 #[tokio::test]
@@ -184,7 +213,9 @@ async fn a_replay_outlives_its_owner_and_ends_when_it_is_cancelled() {
     })
     .await
     .unwrap();
-    let begun = failing.until(&replay, |replay| number(replay, "sent") >= 1).await;
+    let begun = failing
+        .until(&replay, |replay| number(replay, "sent") >= 1)
+        .await;
     assert_eq!(begun["status"], "running", "{begun}");
     failing.stage.cluster.dispatcher.restart().await.unwrap();
     let done = failing.until(&replay, is_completed).await;
@@ -193,7 +224,9 @@ async fn a_replay_outlives_its_owner_and_ends_when_it_is_cancelled() {
     assert_eq!(failing.replayed().len(), RECORDS);
 
     let slow = failing.create(&body).await.id(202).unwrap();
-    let cancelled = failing.call(Method::POST, &format!("/{slow}/cancel"), None).await;
+    let cancelled = failing
+        .call(Method::POST, &format!("/{slow}/cancel"), None)
+        .await;
     let cancelled = cancelled.expect(202).unwrap();
     adds_up(&cancelled);
     assert_eq!(cancelled["status"], "cancelled");

@@ -61,7 +61,9 @@ pub(super) async fn create(
         };
     }
     let now = app.clock.now();
-    let replay = new.id.unwrap_or_else(|| ReplayId::new(now, &random::for_id()));
+    let replay = new
+        .id
+        .unwrap_or_else(|| ReplayId::new(now, &random::for_id()));
     let question = ReplayQuestion::Begin { replay, selection };
     let begun = webhook.replay(&app, question).await?;
     Ok(HttpResponse::Accepted().json(begun))
@@ -202,7 +204,10 @@ impl NewReplay {
 
 fn replay_id(value: Value) -> Parsed<ReplayId> {
     let parsed = value.as_str().and_then(|text| text.parse().ok());
-    parsed.map_or_else(|| fault("must be rpl_ and 32 lower-case hexadecimal digits"), Ok)
+    parsed.map_or_else(
+        || fault("must be rpl_ and 32 lower-case hexadecimal digits"),
+        Ok,
+    )
 }
 
 fn time(value: Value) -> Parsed<Timestamp> {

@@ -5,12 +5,16 @@
 //! as long as an attempt is under way, and that is all that the main ledger sees of it: a failed
 //! one is not repeated and holds nothing up. Too many that fail in a row make the chain wait, since
 //! each of them would otherwise be used up on an endpoint that is down.
+//!
+//! While the breaker is open nothing of a replay is tried. But where nothing is pending there is
+//! nothing to probe with either, as after all was exhausted, which is when replays are asked for:
+//! then a replay's event is the probe, at a probe's time, and one that fails is not used up.
 
 use std::collections::BTreeMap;
 
 use shared::domain::journal::{JournalEntry, LanesSettled};
 use shared::domain::replay::{ReplayAttempt, ReplayOutcome, ReplaySelection, ReplayStep};
-use shared::domain::state::{ActiveReplay, Replay};
+use shared::domain::state::{ActiveReplay, Breaker, Replay};
 use shared::domain::webhook::Status;
 use shared::ids::{EventId, ReplayId, Sequence};
 use shared::limits::{REPLAY_WINDOW_MAX, REPLAYS_ACTIVE_MAX};
@@ -94,6 +98,10 @@ pub(super) struct Replaying {
     asked: Option<ReplayId>,
     /// Of any replay: one that was cancelled still holds its lane.
     in_flight: BTreeMap<ReplayTurn, Found>,
+    /// Under way while the breaker is open.
+    probing: Option<ReplayTurn>,
+    /// What was probed with last: the next probe is another event.
+    probed: Sequence,
 }
 
 impl Deliveries {
@@ -121,7 +129,10 @@ impl Deliveries {
             }
             ReplayInput::Counted { replay, matched } => {
                 self.answered(replay);
-                if self.known_replay(replay).is_some_and(|known| !known.is_counted) {
+                if self
+                    .known_replay(replay)
+                    .is_some_and(|known| !known.is_counted)
+                {
                     self.replay_goes_on(replay, ReplayStep::Counted { matched }, effects);
                 }
             }
@@ -222,6 +233,8 @@ impl Deliveries {
             return;
         };
         self.lanes.let_go(found.sequence, found.lane);
+        let is_probe = self.replaying.probing == Some(turn) && self.state.health.is_open();
+        self.replaying.probing = self.replaying.probing.filter(|probing| *probing != turn);
         // Cancelled meanwhile: it counts as that.
         if self.replaying.replay != Some(turn.replay) {
             return;
@@ -236,11 +249,15 @@ impl Deliveries {
             }
             AttemptOutcome::Delivered { status } => ReplayOutcome::Sent { status },
             AttemptOutcome::Gone(_) => ReplayOutcome::Gone,
+            AttemptOutcome::Failed { retry_after_ms, .. } if is_probe => {
+                self.replaying.window.insert(found.sequence, found);
+                self.fail_replayed_probe(turn.replay, retry_after_ms, context, effects);
+                return;
+            }
             AttemptOutcome::Failed {
                 failure,
                 retry_after_ms,
             } => {
-                let pause = retry_after_ms.and_then(|wait| i64::try_from(wait).ok());
                 let in_row = active.failures_in_row.saturating_add(1);
                 let policy = &self.rules.policy;
                 let resume_at = in_row
@@ -249,7 +266,7 @@ impl Deliveries {
                 ReplayOutcome::Failed {
                     kind: failure.kind,
                     status: failure.status,
-                    pause_until: pause.map(|wait| context.now.plus_millis(wait)),
+                    pause_until: pause_until(retry_after_ms, context),
                     resume_at,
                 }
             }
@@ -264,6 +281,31 @@ impl Deliveries {
             settled: self.tried_through(turn.replay),
         };
         self.replay_goes_on(turn.replay, ReplayStep::Attempted(attempt), effects);
+        if is_probe && matches!(outcome, ReplayOutcome::Sent { .. }) {
+            let (webhook, at) = (self.webhook, context.now);
+            self.journal(JournalEntry::BreakerClosed { webhook, at }, effects);
+            self.narrow();
+        }
+    }
+
+    /// Like every probe it is no attempt.
+    fn fail_replayed_probe(
+        &mut self,
+        replay: ReplayId,
+        retry_after_ms: Option<u64>,
+        context: &Context,
+        effects: &mut Vec<Effect>,
+    ) {
+        let probes = match self.state.health.breaker {
+            Breaker::Open { probes, .. } => probes.saturating_add(1),
+            Breaker::Closed | Breaker::Ramping { .. } => 0,
+        };
+        let policy = &self.rules.policy;
+        let step = ReplayStep::ProbeFailed {
+            next_probe_at: health::next_probe(policy, probes, context.now, context.jitter),
+            pause_until: pause_until(retry_after_ms, context),
+        };
+        self.replay_goes_on(replay, step, effects);
     }
 
     /// All that the replay matches at or below has been tried.
@@ -301,7 +343,11 @@ impl Deliveries {
                 return;
             }
             let is_read = self.replaying.read >= through;
-            let is_under_way = self.replaying.in_flight.keys().any(|turn| turn.replay == id);
+            let is_under_way = self
+                .replaying
+                .in_flight
+                .keys()
+                .any(|turn| turn.replay == id);
             let is_tried = is_read && self.replaying.window.is_empty();
             if !is_under_way && (is_tried || known.ledger.pending() == 0) {
                 let step = ReplayStep::Ended { at: context.now };
@@ -344,6 +390,10 @@ impl Deliveries {
                 event: found.event,
             };
             self.replaying.in_flight.insert(turn, found);
+            if self.state.health.is_open() {
+                self.replaying.probing = Some(turn);
+                self.replaying.probed = found.sequence;
+            }
             allowance -= 1;
             effects.push(Effect::Replay(ReplayEffect::Attempt(turn)));
         }
@@ -354,10 +404,19 @@ impl Deliveries {
         if self.deleted || self.next_rules.is_some() || !self.sends(now) {
             return None;
         }
-        if self.state.health.is_open() || self.replaying.window.is_empty() {
+        if self.replaying.window.is_empty() {
             return None;
         }
         let active = self.replay()?;
+        if let Breaker::Open { next_probe_at, .. } = self.state.health.breaker {
+            let may_probe = self.probes_by_replay() && now >= next_probe_at;
+            let window = &self.replaying.window;
+            let mut later = window.range(self.replaying.probed.next()..);
+            let next = later.next().or_else(|| window.first_key_value());
+            return next
+                .filter(|_| may_probe && self.in_flight() == 0)
+                .map(|(_, found)| (active.id, *found));
+        }
         if active.resume_at.is_some_and(|resume_at| now < resume_at) {
             return None;
         }
@@ -379,6 +438,11 @@ impl Deliveries {
         Some((active.id, *found))
     }
 
+    /// Whether there is nothing else to find out with that the endpoint is back.
+    fn probes_by_replay(&self) -> bool {
+        self.lanes.is_empty() && self.is_caught_up()
+    }
+
     /// Whether a step with more allowance would start an attempt of a replay.
     pub(super) fn wants_replay(&self, now: Timestamp) -> bool {
         self.next_replayed(now).is_some()
@@ -387,14 +451,16 @@ impl Deliveries {
     /// When there may be something of a replay to start that does not follow from another input.
     pub(super) fn replay_due(&self, now: Timestamp) -> Option<Timestamp> {
         let active = self.replay()?;
-        if self.rules.status != Status::Enabled
-            || self.state.health.is_open()
-            || self.replaying.window.is_empty()
-        {
+        if self.rules.status != Status::Enabled || self.replaying.window.is_empty() {
             return None;
         }
-        let paused = self.state.health.paused_until;
-        let waits = paused.max(active.resume_at).filter(|until| *until > now);
+        let own = match self.state.health.breaker {
+            Breaker::Open { next_probe_at, .. } if self.probes_by_replay() => Some(next_probe_at),
+            Breaker::Open { .. } => return None,
+            Breaker::Closed | Breaker::Ramping { .. } => active.resume_at,
+        };
+        let waits = own.max(self.state.health.paused_until);
+        let waits = waits.filter(|until| *until > now);
         let is_limited = self.rules.policy.rate_limit_per_second.is_some();
         waits.or_else(|| (is_limited && self.wants_replay(now)).then(|| self.rate.look_again_at()))
     }
@@ -407,6 +473,11 @@ impl Deliveries {
         };
         self.journal(entry, effects);
     }
+}
+
+fn pause_until(retry_after_ms: Option<u64>, context: &Context) -> Option<Timestamp> {
+    let wait = i64::try_from(retry_after_ms?).ok()?;
+    Some(context.now.plus_millis(wait))
 }
 
 fn is_attempt(effect: &Effect) -> bool {

@@ -335,10 +335,7 @@ impl Lanes {
     /// Sorts everything remembered into lanes anew. Only while nothing is in flight: an attempt
     /// under the old order must not run beside its successor under the new one.
     pub fn reorder(&mut self, ordering: Ordering) {
-        debug_assert!(
-            self.in_flight() == 0,
-            "reordered with attempts in flight"
-        );
+        debug_assert!(self.in_flight() == 0, "reordered with attempts in flight");
         self.ordering = ordering;
         self.members.clear();
         self.ready.clear();

@@ -392,7 +392,9 @@ impl Model {
                     told.consecutive = 0;
                 }
             }
-            JournalEntry::Replay { replay, step, .. } => told.replay(id, *replay, step, epoch, world),
+            JournalEntry::Replay { replay, step, .. } => {
+                told.replay(id, *replay, step, epoch, world)
+            }
             JournalEntry::Deactivated { at, .. } => told.deactivated_at = *at,
             JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }

@@ -79,13 +79,19 @@ impl super::Told {
             ReplayStep::Begun { .. } => {}
             ReplayStep::Counted { matched } => {
                 let bounds = told.must.len() as u64..=told.may.len() as u64;
-                assert!(bounds.contains(matched), "{replay} matches {matched} of {bounds:?}");
+                assert!(
+                    bounds.contains(matched),
+                    "{replay} matches {matched} of {bounds:?}"
+                );
                 assert_eq!(told.matched, None, "{replay} is counted twice");
                 told.matched = Some(*matched);
             }
             ReplayStep::Attempted(attempt) => {
                 let sequence = attempt.sequence.0;
-                assert!(told.matched.is_some(), "{replay} goes on before it is counted");
+                assert!(
+                    told.matched.is_some(),
+                    "{replay} goes on before it is counted"
+                );
                 assert!(told.may.contains(&sequence), "{replay} touches {sequence}");
                 let before = told.tried.insert(sequence, attempt.outcome);
                 assert!(before.is_none(), "{replay} tries {sequence} twice");
@@ -103,6 +109,12 @@ impl super::Told {
                     "{replay} tells of {attempt:?}, and there was {ends:?}"
                 );
             }
+            ReplayStep::ProbeFailed { .. } => {
+                assert!(
+                    self.breaker_is_open || self.was_lifted,
+                    "{replay} probes while closed"
+                );
+            }
             ReplayStep::Cancelled { .. } => {
                 told.cancelled = told.matched.unwrap_or(0) - told.tried.len() as u64;
                 told.has_ended = true;
@@ -110,7 +122,9 @@ impl super::Told {
             ReplayStep::Ended { .. } => {
                 assert_eq!(told.matched, Some(told.tried.len() as u64), "of {replay}");
                 assert!(
-                    told.must.iter().all(|sequence| told.tried.contains_key(sequence)),
+                    told.must
+                        .iter()
+                        .all(|sequence| told.tried.contains_key(sequence)),
                     "{replay} left something out: {told:?}"
                 );
                 told.has_ended = true;
@@ -146,7 +160,9 @@ impl super::Told {
             .collect();
         let skipped = self.skipped_at_once.range(..=through);
         let skipped = skipped.filter(|(sequence, event)| is_chosen(**sequence, **event));
-        let may = skipped.map(|(sequence, _)| *sequence).chain(must.iter().copied());
+        let may = skipped
+            .map(|(sequence, _)| *sequence)
+            .chain(must.iter().copied());
         Told {
             may: may.collect(),
             must,
@@ -160,7 +176,11 @@ impl super::Told {
     /// The fold's ledgers add up, and to the same.
     pub(crate) fn compare_replays(&self, folded: &Replays) {
         let known: BTreeSet<ReplayId> = folded.known.keys().copied().collect();
-        assert_eq!(known, self.replays.keys().copied().collect(), "replays of the fold");
+        assert_eq!(
+            known,
+            self.replays.keys().copied().collect(),
+            "replays of the fold"
+        );
         for (id, told) in &self.replays {
             let ledger = folded.known[id].ledger;
             let count = |is_it: fn(&ReplayOutcome) -> bool| {
@@ -176,11 +196,21 @@ impl super::Told {
             let (matched, sent, failed, gone, cancelled) = expected;
             let pending = ledger.pending();
             assert_eq!(
-                (ledger.matched, ledger.sent, ledger.failed, ledger.gone, ledger.cancelled),
+                (
+                    ledger.matched,
+                    ledger.sent,
+                    ledger.failed,
+                    ledger.gone,
+                    ledger.cancelled
+                ),
                 expected,
                 "ledger of {id}"
             );
-            assert_eq!(matched, sent + failed + gone + cancelled + pending, "{id} adds up");
+            assert_eq!(
+                matched,
+                sent + failed + gone + cancelled + pending,
+                "{id} adds up"
+            );
             let is_active = folded.active.iter().any(|active| active.id == *id);
             assert_eq!(is_active, !told.has_ended, "whether {id} has ended");
         }

@@ -231,6 +231,10 @@ impl WebhookState {
                     self.health.paused_until = self.health.paused_until.max(pause_until);
                 }
             }
+            ReplayStep::ProbeFailed {
+                next_probe_at,
+                pause_until,
+            } => self.health.probed_in_vain(*next_probe_at, *pause_until),
             ReplayStep::Cancelled { at } => {
                 if let Some(known) = self.replays.end(id, *at) {
                     let pending = known.ledger.pending();
