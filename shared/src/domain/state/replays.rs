@@ -309,3 +309,194 @@ impl WebhookState {
         deactivations.push(Deactivation { at, before });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::delivery::FailureKind;
+    use crate::domain::journal::{EntryPlace, JournalEntry};
+    use crate::domain::state::webhook::Failing;
+    use crate::ids::{EventId, Position, WebhookId};
+
+    const AT: Timestamp = Timestamp::from_millis(1_000_000);
+    const LANE: LaneHash = LaneHash(1);
+
+    fn id(number: u8) -> ReplayId {
+        ReplayId::from_bytes([number; 16])
+    }
+
+    fn apply(state: &mut WebhookState, replay: u8, step: ReplayStep) {
+        let entry = JournalEntry::Replay {
+            webhook: WebhookId::from_bytes([4; 16]),
+            replay: id(replay),
+            step,
+        };
+        let place = EntryPlace {
+            pack: Sequence(1),
+            index: 0,
+        };
+        let ledger = state.ledger;
+        state.apply(place, &entry);
+        assert_eq!(state.ledger, ledger, "the main ledger moves");
+    }
+
+    fn begin(state: &mut WebhookState, replay: u8, at: Timestamp) {
+        let step = ReplayStep::Begun {
+            selection: ReplaySelection::ExhaustedSince(AT),
+            through: Position {
+                generation: 1,
+                sequence: Sequence(20),
+            },
+            at,
+        };
+        apply(state, replay, step);
+    }
+
+    fn attempt(state: &mut WebhookState, sequence: u64, settled: u64, outcome: ReplayOutcome) {
+        let attempt = ReplayAttempt {
+            sequence: Sequence(sequence),
+            event: EventId::from_bytes([3; 16]),
+            lane: LANE,
+            started_at: AT,
+            latency_ms: 1,
+            outcome,
+            settled: Sequence(settled),
+        };
+        apply(state, 1, ReplayStep::Attempted(attempt));
+        adds_up(state);
+    }
+
+    fn adds_up(state: &WebhookState) {
+        for known in state.replays.known.values() {
+            let ledger = known.ledger;
+            let parts = [ledger.sent, ledger.failed, ledger.gone, ledger.cancelled];
+            let sum: u64 = parts.into_iter().sum();
+            assert_eq!(ledger.matched, sum + ledger.pending());
+        }
+    }
+
+    fn ledger(state: &WebhookState) -> [u64; 6] {
+        let ledger = state.replays.known.get(&id(1)).unwrap().ledger;
+        [
+            ledger.matched,
+            ledger.sent,
+            ledger.failed,
+            ledger.gone,
+            ledger.cancelled,
+            ledger.pending(),
+        ]
+    }
+
+    const SENT: ReplayOutcome = ReplayOutcome::Sent { status: 200 };
+
+    fn failed() -> ReplayOutcome {
+        ReplayOutcome::Failed {
+            kind: FailureKind::Status,
+            status: Some(503),
+            pause_until: Some(AT.plus_millis(9)),
+            resume_at: None,
+        }
+    }
+
+    #[test]
+    fn each_attempt_counts_once_and_what_is_left_is_gone_in_the_end() {
+        let mut state = WebhookState::default();
+        begin(&mut state, 1, AT);
+        apply(&mut state, 1, ReplayStep::Counted { matched: 6 });
+        apply(&mut state, 1, ReplayStep::Counted { matched: 9 });
+        attempt(&mut state, 12, 0, SENT);
+        attempt(&mut state, 12, 0, SENT);
+        attempt(&mut state, 11, 12, failed());
+        attempt(&mut state, 11, 12, SENT);
+        attempt(&mut state, 15, 12, ReplayOutcome::Gone);
+        assert_eq!(ledger(&state), [6, 1, 1, 1, 0, 3]);
+        assert_eq!(state.health.paused_until, Some(AT.plus_millis(9)));
+        assert_eq!(state.health.consecutive_failures, 0);
+        let active = state.replays.active.first().unwrap();
+        assert_eq!(active.settled, Sequence(12));
+        assert_eq!(active.attempted, [Sequence(15)].into());
+        apply(&mut state, 1, ReplayStep::Ended { at: AT });
+        assert_eq!(ledger(&state), [6, 1, 1, 4, 0, 0]);
+        attempt(&mut state, 16, 12, SENT);
+        assert_eq!(ledger(&state), [6, 1, 1, 4, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_left_is_cancelled_and_says_nothing_more() {
+        let mut state = WebhookState::default();
+        begin(&mut state, 1, AT);
+        apply(&mut state, 1, ReplayStep::Counted { matched: 3 });
+        attempt(&mut state, 12, 12, SENT);
+        apply(&mut state, 1, ReplayStep::Cancelled { at: AT });
+        assert_eq!(ledger(&state), [3, 1, 0, 0, 2, 0]);
+        attempt(&mut state, 13, 13, SENT);
+        apply(&mut state, 1, ReplayStep::Ended { at: AT });
+        begin(&mut state, 1, AT);
+        assert_eq!(ledger(&state), [3, 1, 0, 0, 2, 0]);
+        assert!(!state.replays.is_active());
+    }
+
+    #[test]
+    fn those_that_ended_are_forgotten_by_number_and_by_age() {
+        let mut state = WebhookState::default();
+        let count = u8::try_from(REPLAYS_KEPT_MAX).unwrap() + 5;
+        for number in 1..=count {
+            let at = AT.plus_millis(number.into());
+            begin(&mut state, number, at);
+            apply(&mut state, number, ReplayStep::Ended { at });
+        }
+        assert_eq!(state.replays.known.len(), REPLAYS_KEPT_MAX);
+        assert!(!state.replays.known.contains_key(&id(5)));
+        assert!(state.replays.known.contains_key(&id(6)));
+        begin(&mut state, 200, AT.plus_millis(REPLAYS_KEPT_MS + 1_000));
+        assert_eq!(state.replays.known.len(), 1);
+    }
+
+    #[test]
+    fn an_extent_says_what_had_ended_as_the_state_said_it() {
+        let failing = Failing {
+            event: EventId::from_bytes([3; 16]),
+            lane: LANE,
+            attempts: 1,
+            retry_at: AT,
+        };
+        let state = WebhookState {
+            resolved: Sequence(10),
+            ended: [(Sequence(9), LaneHash(2)), (Sequence(12), LANE)].into(),
+            failing: [(Sequence(5), failing)].into(),
+            behind: [(LaneHash(2), Sequence(8))].into(),
+            ..WebhookState::default()
+        };
+        let extent = Extent::of(&state, Sequence(20));
+        for sequence in (1..=20).map(Sequence) {
+            for lane in [LANE, LaneHash(2)] {
+                let expected = state.has_ended(sequence, lane);
+                assert_eq!(extent.has_ended(sequence, lane), expected, "{sequence}");
+            }
+        }
+        assert!(!Extent::of(&state, Sequence(11)).has_ended(Sequence(12), LANE));
+    }
+
+    #[test]
+    fn what_a_deactivation_exhausted_is_told_from_what_had_ended_before() {
+        let mut state = WebhookState {
+            resolved: Sequence(10),
+            ended: [(Sequence(12), LANE)].into(),
+            ..WebhookState::default()
+        };
+        let kept = [Kept {
+            sequence: Sequence(14),
+            event: EventId::from_bytes([3; 16]),
+            lane: LANE,
+            attempts: 0,
+        }];
+        for (reason, count) in [(ExhaustReason::Expired, 0), (ExhaustReason::Deactivated, 1)] {
+            let end = UnsentEnd::Exhausted(reason);
+            state.remember_deactivation(Sequence(15), end, &kept);
+            assert_eq!(state.replays.deactivations.len(), count);
+        }
+        let deactivation = state.replays.deactivations.first().unwrap();
+        let ended = (1..=20).filter(|sequence| deactivation.ended(Sequence(*sequence), LANE));
+        assert_eq!(ended.collect::<Vec<u64>>(), [11, 13, 15]);
+    }
+}
