@@ -48,9 +48,14 @@ impl Failing {
             .map(|number| event(&format!("record-{number}"), number))
             .collect();
         let ids = post_all(&self.stage.tenant.client, &events).await;
-        for id in &ids {
-            self.stage.receiver.wait_for_id(id, SOON).await.unwrap();
-        }
+        let receiver = &self.stage.receiver;
+        receiver
+            .wait_for("a failed attempt of each", SOON, |all| {
+                ids.iter()
+                    .all(|id| all.iter().any(|delivery| delivery.id() == id))
+            })
+            .await
+            .unwrap();
         ids
     }
 
