@@ -15,6 +15,7 @@ use shared::domain::membership::Member;
 use shared::domain::registry::Change;
 use shared::http_client::{GuardedClient, Resolve, SystemResolver};
 use shared::ids::ReplicaId;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologyError};
@@ -27,10 +28,13 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::actors::lease::LeaseView;
 use crate::actors::node::{Node, NodeError};
 use crate::actors::shared_state::{BACKLOG_READS_MAX, Replica};
+use crate::api::trials::Trials;
 use crate::app::{App, AppSlot};
 use crate::applied::Applied;
 use crate::error::DispatchError;
+use crate::io::erasing::erase_what_is_left;
 use crate::metrics::DispatcherMetrics;
+use crate::tokens::Tokens;
 
 mod actors;
 pub mod api;
@@ -41,6 +45,7 @@ pub mod error;
 mod io;
 mod metrics;
 mod owner;
+pub mod tokens;
 
 const CONNECT_RETRY: Duration = Duration::from_millis(500);
 /// A pack, with room for its headers; a server that takes less cannot hold our journal.
@@ -185,11 +190,14 @@ async fn start(
         slots: Default::default(),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        recount_turn: Semaphore::new(1),
         snapshot_entries,
         snapshot_turn: Semaphore::new(1),
         draining: Cell::new(false),
         ready,
     });
+    let erasing = erase_what_is_left(app.view.clone(), Arc::clone(&app.clock));
+    actix_rt::spawn(erasing);
     let mut fatal = app.view.fatal();
     let node = tokio::select! {
         node = Node::start(replica) => node,
@@ -224,19 +232,27 @@ async fn app(
         .admin_token
         .clone()
         .ok_or(DispatchError::NoAdminToken)?;
+    let tokens = Tokens::new(
+        settings.jwt.clone(),
+        settings.jwt_jwks_url.as_ref(),
+        Arc::clone(&clock),
+    )?;
     let nats = connect(&settings).await?;
     let keys = settings.master_keys.clone();
     let view = RegistryView::start(nats.clone(), keys, Arc::clone(&clock), Some(follower));
     Ok(App {
         view,
         applied: Arc::new(Applied::new(nats.partitions)),
+        key_usage: KeyUsage::new(nats.clone(), Arc::clone(&clock)),
         nats,
         clock,
         admin_token,
+        tokens,
         master_keys: settings.master_keys,
         public_ingest_url: settings.public_ingest_url,
         connectors: Arc::new(connectors),
         client,
+        trials: Trials::default(),
     })
 }
 

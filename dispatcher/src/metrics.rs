@@ -41,6 +41,7 @@ pub(crate) struct DispatcherMetrics {
     pub snapshots: Counter,
     pub snapshots_failed: Counter,
     pub snapshot_seconds: Histogram,
+    pub ledger_gaps: Counter,
     pub accounts_projected: Counter,
     pub webhook_events: Counter,
     pub webhook_events_dropped: Counter,
@@ -172,6 +173,10 @@ impl DispatcherMetrics {
             mailbox_full: count(
                 "carillon_dispatcher_mailbox_full_total",
                 "Offers that a webhook had no room for, and reads from the stream instead",
+            ),
+            ledger_gaps: count(
+                "carillon_dispatcher_ledger_gaps_total",
+                "Webhooks whose account did not add up when they were looked at; 0, or a fault",
             ),
             accounts_projected: count(
                 "carillon_dispatcher_accounts_projected_total",

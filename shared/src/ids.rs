@@ -53,6 +53,12 @@ macro_rules! id {
             pub const fn uuid(self) -> Uuid {
                 self.0
             }
+
+            /// The id that [`Self::uuid`] prints so, hyphens included.
+            pub fn from_bare(text: &str) -> Option<Self> {
+                let uuid = Uuid::try_parse(text).ok()?;
+                (text.len() == uuid::fmt::Hyphenated::LENGTH).then_some(Self(uuid))
+            }
         }
 
         impl fmt::Display for $name {
@@ -163,6 +169,11 @@ pub struct Position {
 /// Hash of an ordering key; equal hashes share a lane, which costs concurrency, never order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneHash(pub u64);
+
+/// Hash of an event type's name, by which JOURNAL names the type. Of those in the catalog no two
+/// have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventTypeHash(pub u32);
 
 #[cfg(test)]
 mod tests {

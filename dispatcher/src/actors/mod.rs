@@ -25,4 +25,5 @@ pub(crate) mod replays;
 pub(crate) mod shared_state;
 mod snapshots;
 mod supervision;
+mod told;
 pub(crate) mod webhook;

@@ -251,13 +251,14 @@ impl Node {
             address: address.clone(),
             log: Rc::clone(&log),
         };
+        let answers = actix_rt::spawn(questions::answer_all(replica, answering));
         let owned = Owned {
             address,
             log,
             epoch,
             handed: self.known,
             is_leaving: false,
-            answers: actix_rt::spawn(questions::answer_all(replica, answering)),
+            answers,
         };
         self.partitions.insert(partition, owned);
     }

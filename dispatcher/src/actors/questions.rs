@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::replays::{self, Declined, Owned};
 use super::shared_state::Replica;
+use super::told::overview;
 use crate::owner::{Answer, Question};
 
 /// Questions of one partition that are answered at the same time; more wait with the client.
@@ -42,6 +43,7 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, owned: Owned) {
 }
 
 async fn answer(replica: &Replica, owned: &Owned, question: requests::Question) {
+    let log = &owned.log;
     let Ok(asked) = serde_json::from_slice::<Question>(question.body()) else {
         // A later release asks what this one does not know.
         question.decline("the question is not understood").await;
@@ -56,13 +58,41 @@ async fn answer(replica: &Replica, owned: &Owned, question: requests::Question) 
         question.decline("the registry lags behind").await;
         return;
     }
+    // Whoever lost the partition would tell of a state that others have added to.
+    if asked.is_of_the_state() && !log.is_ours() {
+        question
+            .decline("the partition may have another owner")
+            .await;
+        return;
+    }
     let answer = match asked {
         Question::Applied { through } => {
             let through = Sequence(through);
             let applied = &replica.applied;
-            let partition = owned.log.partition;
-            let is_reached = applied.wait(partition, through, ANSWER_WITHIN).await;
+            let is_reached = applied.wait(log.partition, through, ANSWER_WITHIN).await;
             Answer::Applied { is_reached }
+        }
+        Question::ConsecutiveFailures { webhooks } => {
+            let counts = log.look(|commits| {
+                let known = &commits.state().webhooks;
+                let failures = |id| {
+                    known
+                        .get(id)
+                        .map_or(0, |one| one.health.consecutive_failures)
+                };
+                webhooks.iter().map(failures).collect()
+            });
+            Answer::ConsecutiveFailures { counts }
+        }
+        Question::Overview { webhook, span } => {
+            Answer::Overview(Box::new(overview(replica, log, webhook, span).await))
+        }
+        Question::LastAttempt { webhook } => {
+            let links = log.look(|commits| {
+                let told = commits.state().webhooks.get(&webhook);
+                told.map(|told| told.links).unwrap_or_default()
+            });
+            Answer::LastAttempt(links.into())
         }
         Question::Replay {
             webhook,

@@ -36,6 +36,8 @@ pub(crate) struct Replica {
     pub bodies: BodyBudget,
     /// Reads of backlogs under way: each holds a consumer and up to 8 MiB.
     pub backlog_turns: Semaphore,
+    /// Recounts of pending deliveries under way: each reads EVENTS like a backlog does.
+    pub recount_turn: Semaphore,
     /// Journal entries of a partition after which a snapshot is stored.
     pub snapshot_entries: u64,
     /// One snapshot is encoded and stored at a time.

@@ -457,6 +457,10 @@ async fn run_attempt(
     if !log.is_ours() {
         return (unsent(AttemptOutcome::NotStarted), None);
     }
+    if webhook.signers.is_none() {
+        tokio::time::sleep(READ_RETRY).await;
+        return (unsent(AttemptOutcome::NotStarted), None);
+    }
     let clock = replica.clock.as_ref();
     let replay = sending.replay;
     let sent = sender::send(&replica.client, clock, webhook, data_key, &event, replay).await;

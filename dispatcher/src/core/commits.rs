@@ -614,7 +614,7 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::ids::LaneHash;
+    use shared::ids::{EventTypeHash, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
         position: Position {
@@ -643,6 +643,7 @@ mod tests {
                 webhook: WebhookId::from_bytes([webhook; 16]),
                 position: CLASSIFIED.position,
                 event: EventId::from_bytes([1; 16]),
+                event_type: EventTypeHash(1),
                 lane: LaneHash(1),
                 number: 1,
                 started_at: AT,

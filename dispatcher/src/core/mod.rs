@@ -15,6 +15,7 @@ pub mod commits;
 pub mod delivery;
 pub mod health;
 pub mod lanes;
+pub mod overview;
 pub mod ownership;
 pub mod partition;
 pub mod rate;

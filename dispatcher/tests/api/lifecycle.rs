@@ -39,6 +39,7 @@ impl Dispatcher {
         let address = listeners.http.local_addr().unwrap();
         let settings = Settings {
             snapshot_entries: 50_000,
+            publish_batches: false,
             service: Service::Dispatcher,
             nats: NatsSettings {
                 urls: vec![nats_url],
@@ -53,6 +54,8 @@ impl Dispatcher {
             public_ingest_url: "https://in.example".to_owned(),
             master_keys: MasterKeys::new(MASTER_KEY, &[]).unwrap(),
             admin_token: Some(Secret::new(ADMIN)),
+            jwt: Default::default(),
+            jwt_jwks_url: None,
             endpoint_allow_cidrs: Vec::new(),
             connectors_dir: None,
             log: String::new(),

@@ -9,11 +9,20 @@
 
 mod access;
 mod accounts;
+mod audit;
+mod catalog;
 mod delay;
+mod endpoint;
 mod endpoints;
+mod history;
+mod hr_on;
+mod idempotency;
 mod lifecycle;
 mod nats_server;
 mod projects;
+mod signing_secrets;
 mod slow_call;
 mod support;
+mod tokens;
+mod verification;
 mod webhooks;

@@ -3,6 +3,7 @@
 //! An end of stream proves nothing, for a lagging replica or a dropped connection ends one too.
 //! Only reaching a sequence that the leader named proves that all before it was read.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
@@ -23,6 +24,12 @@ const CONSUMER_LINGER: Duration = Duration::from_secs(10);
 /// Both bound what lies in the client's buffers; messages may be small or a megabyte each.
 const BATCH_MESSAGES: usize = 500;
 const BATCH_BYTES: usize = 16 << 20;
+
+/// Sequences of the first window of a read backwards, and of its widest.
+const WINDOW_WIDTH: u64 = 256;
+const WINDOW_WIDTH_MAX: u64 = 64 << 10;
+/// Windows of one read backwards.
+const WINDOWS_MAX: usize = 12;
 
 /// A message read back.
 #[derive(Clone, Debug)]
@@ -91,6 +98,73 @@ pub async fn read_range(
             return Ok(read);
         }
     }
+}
+
+/// What was read from the end of a stream backwards, newest first.
+#[derive(Clone, Debug)]
+pub struct NewestRead<T> {
+    pub found: Vec<(Sequence, T)>,
+    /// Where the next read begins, if there may be more: everything that matches at or above is in
+    /// `found`.
+    pub before: Option<Sequence>,
+}
+
+/// The last `max` messages below `before` that match `filter` and of which `keep` makes something.
+/// JetStream reads forwards only, so that windows are read, the last one first, each four times as
+/// wide as the one after it. A read looks at [`WINDOWS_MAX`] of them at most: where little matches,
+/// it ends with fewer than `max`, and tells where to go on.
+pub async fn read_newest<T>(
+    stream: &Stream<()>,
+    filter: &str,
+    before: Option<Sequence>,
+    max: usize,
+    mut keep: impl FnMut(StoredMessage) -> Option<T>,
+) -> Result<NewestRead<T>, Unavailable> {
+    let (mut found, mut end) = (VecDeque::new(), Sequence(0));
+    if let Some(last) = last_matching(stream, filter).await? {
+        let (first, _) = super::bounds(stream).await?;
+        let through = last.sequence;
+        end = before.map_or(through.next(), |before| before.min(through.next()));
+        let mut width = WINDOW_WIDTH;
+        for _ in 0..WINDOWS_MAX {
+            if end <= first || found.len() >= max {
+                break;
+            }
+            let start = Sequence(end.0.saturating_sub(width)).max(first);
+            let mut of_window = VecDeque::new();
+            let mut messages = open(stream, filter, start.previous()).await?;
+            loop {
+                let message = next(&mut messages).await?;
+                let sequence = message.sequence;
+                if sequence < end
+                    && let Some(kept) = keep(message)
+                {
+                    of_window.push_back((sequence, kept));
+                    if of_window.len() + found.len() > max {
+                        of_window.pop_front();
+                    }
+                }
+                // Whether there is a later one is known: the read must not wait for it.
+                if sequence.next() >= end || sequence >= through {
+                    break;
+                }
+            }
+            for kept in of_window.into_iter().rev() {
+                found.push_back(kept);
+            }
+            (end, width) = (start, width.saturating_mul(4).min(WINDOW_WIDTH_MAX));
+        }
+        if found.len() >= max {
+            end = found.back().map_or(end, |(sequence, _)| *sequence);
+        }
+        if end <= first {
+            end = Sequence(0);
+        }
+    }
+    Ok(NewestRead {
+        found: found.into(),
+        before: (end > Sequence(0)).then_some(end),
+    })
 }
 
 /// Reads everything that matches `filter` after `after`, message by message, through the last

@@ -1,4 +1,5 @@
-//! Declares the three logs, the bucket of living replicas and the store of snapshots,
+//! Declares the three logs, the buckets of living replicas, of idempotency keys and of the use of
+//! API keys, and the store of snapshots,
 //! idempotently, whichever service starts first.
 
 use std::collections::HashMap;
@@ -64,6 +65,8 @@ async fn ensure_all(
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
     let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
     let members = ensure_stream(&context, subjects::MEMBERS, members(settings)).await?;
+    let idempotency = ensure_stream(&context, subjects::IDEMPOTENCY, idempotency(settings)).await?;
+    let key_usage = ensure_stream(&context, subjects::KEY_USAGE, key_usage(settings)).await?;
     let snapshots = ensure_stream(&context, subjects::SNAPSHOTS, snapshots(settings)).await?;
     let metadata = &events.cached_info().config.metadata;
     let partitions = number(metadata, PARTITIONS_KEY)
@@ -81,6 +84,8 @@ async fn ensure_all(
         registry: without_info(&context, &registry).await?,
         journal: without_info(&context, &journal).await?,
         members: without_info(&context, &members).await?,
+        idempotency: without_info(&context, &idempotency).await?,
+        key_usage: without_info(&context, &key_usage).await?,
         snapshots: without_info(&context, &snapshots).await?,
         context,
         partitions,
@@ -165,7 +170,11 @@ fn events(settings: &TopologySettings) -> Config {
 }
 
 fn registry(settings: &TopologySettings) -> Config {
-    base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
+    Config {
+        // What is deleted for good goes with the entry that says so (`protocol.md`, rule 28).
+        allow_rollup: true,
+        ..base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
+    }
 }
 
 fn journal(settings: &TopologySettings) -> Config {
@@ -189,6 +198,28 @@ fn members(settings: &TopologySettings) -> Config {
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(MEMBER_MARKER_TTL),
         ..base(subjects::MEMBERS, subjects::MEMBERS_ALL, settings)
+    }
+}
+
+/// A key is forgotten after a day.
+fn idempotency(settings: &TopologySettings) -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        max_age: DAY,
+        allow_direct: true,
+        ..base(subjects::IDEMPOTENCY, subjects::IDEMPOTENCY_ALL, settings)
+    }
+}
+
+/// A year later nobody asks any more.
+fn key_usage(settings: &TopologySettings) -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        max_age: DAY.saturating_mul(366),
+        allow_direct: true,
+        // Of an older note nothing is lost.
+        discard: DiscardPolicy::Old,
+        ..base(subjects::KEY_USAGE, subjects::KEY_USAGE_ALL, settings)
     }
 }
 

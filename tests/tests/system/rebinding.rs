@@ -44,6 +44,7 @@ fn settings(nats: &NatsServer) -> Settings {
     let any = "127.0.0.1:0".parse().unwrap();
     Settings {
         snapshot_entries: 50_000,
+        publish_batches: false,
         service: Service::Dispatcher,
         nats: NatsSettings {
             urls: vec![nats.url()],
@@ -58,6 +59,8 @@ fn settings(nats: &NatsServer) -> Settings {
         public_ingest_url: "http://127.0.0.1:1".into(),
         master_keys: MasterKeys::new(MASTER_KEY, &[]).unwrap(),
         admin_token: Some(Secret::new(ADMIN_TOKEN)),
+        jwt: Default::default(),
+        jwt_jwks_url: None,
         endpoint_allow_cidrs: Vec::new(),
         connectors_dir: None,
         log: "off".into(),

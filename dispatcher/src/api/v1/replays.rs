@@ -143,9 +143,9 @@ impl Asked {
         let within = REPLAY_ANSWER_WITHIN.saturating_add(ON_THE_WAY);
         let began = app.clock.elapsed();
         loop {
-            match ask(nats, partition, seen, question.clone(), within).await {
+            match ask(nats, partition, seen, &question, within).await {
                 Ok(Answer::Replay(answer)) => return Ok(answer),
-                Ok(Answer::Applied { .. }) => {
+                Ok(_) => {
                     return Err(ApiError::internal("the owner answers another question"));
                 }
                 Err(error) if app.clock.elapsed().saturating_sub(began) >= OWNER_WITHIN => {

@@ -24,6 +24,7 @@ impl Deliveries {
             .map(|(sequence, pending)| Kept {
                 sequence,
                 event: pending.event,
+                event_type: pending.event_type,
                 lane: pending.lane,
                 attempts: pending.attempts,
             })
@@ -89,6 +90,7 @@ impl Deliveries {
                 webhook: self.webhook,
                 position: self.position(sequence),
                 event: pending.event,
+                event_type: pending.event_type,
                 lane: pending.lane,
                 number: pending.attempts,
                 started_at: context.now,

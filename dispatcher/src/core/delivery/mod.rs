@@ -13,7 +13,7 @@ use shared::domain::journal::{
 use shared::domain::policy::Policy;
 use shared::domain::state::{Breaker, Health, WebhookState};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{EventId, LaneHash, Position, Sequence, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 
 use super::health;
@@ -39,6 +39,7 @@ pub struct Offer {
 pub struct Match {
     pub sequence: Sequence,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     pub skipped: Option<SkipReason>,
 }
@@ -214,6 +215,7 @@ impl Deliveries {
         for (sequence, failing) in &state.failing {
             let pending = Pending {
                 event: failing.event,
+                event_type: failing.event_type,
                 lane: failing.lane,
                 attempts: failing.attempts,
                 retry_at: Some(failing.retry_at),
@@ -588,6 +590,7 @@ pub fn ends_pending(status: Status) -> Option<UnsentEnd> {
 fn untried(owed: &Match) -> Pending {
     Pending {
         event: owed.event,
+        event_type: owed.event_type,
         lane: owed.lane,
         attempts: 0,
         retry_at: None,

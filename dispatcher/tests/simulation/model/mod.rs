@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use shared::domain::journal::{Counted, ExhaustReason, JournalEntry, Pack, SkipReason, UnsentEnd};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{EventId, LaneHash, ReplayId, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, ReplayId, WebhookId};
 use shared::time::Timestamp;
 
 use crate::checker::Decision;
@@ -36,6 +36,8 @@ pub(crate) struct Told {
     /// Its health began anew, which whoever sends does not know at once.
     was_lifted: bool,
     consecutive: u32,
+    /// Requests that failed.
+    pub(crate) failed: u64,
     /// When its status came to let nothing be sent.
     pub(crate) quiet_since: Option<i64>,
     /// What was skipped as soon as it was classified.
@@ -57,6 +59,7 @@ struct Config {
 pub(crate) struct Delivery {
     pub(crate) lane: LaneHash,
     event: EventId,
+    event_type: EventTypeHash,
     pub(crate) attempts: u32,
     retry_at: Option<Timestamp>,
     pub(crate) end: Option<End>,
@@ -228,7 +231,7 @@ impl Model {
                     Class::Skipped(reason) => Some(reason),
                 };
                 *expected.entry((*id, skipped)).or_default() += 1;
-                told.take(sequence.0, event.lane, event.id, skipped);
+                told.take(sequence.0, &event, skipped);
             }
         }
         self.classified = self.classified.max(through);

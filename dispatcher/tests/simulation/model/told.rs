@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use shared::domain::event::Event;
 use shared::domain::journal::{AttemptEntry, ExhaustReason, SkipReason, UnsentEnd};
 use shared::domain::webhook::Status;
-use shared::ids::{EventId, LaneHash, ProjectId, WebhookId};
+use shared::ids::{ProjectId, WebhookId};
+use shared::partition::event_type_hash;
 
 use super::{Class, Config, Decisions, Delivery, End, Told};
 use crate::streams::{Registry, Wants};
@@ -64,22 +66,17 @@ impl Told {
         }
     }
 
-    pub(super) fn take(
-        &mut self,
-        sequence: u64,
-        lane: LaneHash,
-        event: EventId,
-        skipped: Option<SkipReason>,
-    ) {
+    pub(super) fn take(&mut self, sequence: u64, event: &Event, skipped: Option<SkipReason>) {
         match skipped {
             Some(reason) => {
                 *self.skipped.entry(reason).or_default() += 1;
-                self.skipped_at_once.insert(sequence, event);
+                self.skipped_at_once.insert(sequence, event.id);
             }
             None => {
                 let delivery = Delivery {
-                    lane,
-                    event,
+                    lane: event.lane,
+                    event: event.id,
+                    event_type: event_type_hash(&event.event_type),
                     attempts: 0,
                     retry_at: None,
                     end: None,
@@ -119,8 +116,8 @@ impl Told {
         let delivery = known.unwrap_or_else(|| panic!("never accepted: {attempt:?}"));
         assert_eq!(delivery.end, None, "ended before: {attempt:?}");
         assert_eq!(
-            (delivery.lane, delivery.event),
-            (attempt.lane, attempt.event),
+            (delivery.lane, delivery.event, delivery.event_type),
+            (attempt.lane, attempt.event, attempt.event_type),
             "{attempt:?}"
         );
         delivery
@@ -131,6 +128,7 @@ impl Told {
     }
 
     pub(super) fn weigh(&mut self, counts: bool) {
+        self.failed += 1;
         if counts {
             assert!(
                 !self.breaker_is_open,
@@ -224,11 +222,11 @@ impl Told {
                 Class::NotWanted => continue,
                 Class::Accepted => {
                     expected.0 += 1;
-                    self.take(sequence.0, event.lane, event.id, None);
+                    self.take(sequence.0, &event, None);
                 }
                 Class::Skipped(reason) => {
                     *expected.1.entry(reason).or_default() += 1;
-                    self.take(sequence.0, event.lane, event.id, Some(reason));
+                    self.take(sequence.0, &event, Some(reason));
                 }
             }
         }

@@ -316,7 +316,7 @@ mod tests {
     use crate::domain::delivery::FailureKind;
     use crate::domain::journal::{EntryPlace, JournalEntry};
     use crate::domain::state::webhook::Failing;
-    use crate::ids::{EventId, Position, WebhookId};
+    use crate::ids::{EventId, EventTypeHash, Position, WebhookId};
 
     const AT: Timestamp = Timestamp::from_millis(1_000_000);
     const LANE: LaneHash = LaneHash(1);
@@ -457,6 +457,7 @@ mod tests {
         let failing = Failing {
             event: EventId::from_bytes([3; 16]),
             lane: LANE,
+            event_type: EventTypeHash(7),
             attempts: 1,
             retry_at: AT,
         };
@@ -488,6 +489,7 @@ mod tests {
             sequence: Sequence(14),
             event: EventId::from_bytes([3; 16]),
             lane: LANE,
+            event_type: EventTypeHash(7),
             attempts: 0,
         }];
         for (reason, count) in [(ExhaustReason::Expired, 0), (ExhaustReason::Deactivated, 1)] {

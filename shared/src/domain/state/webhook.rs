@@ -12,7 +12,7 @@ use super::replays::Replays;
 use crate::domain::journal::{
     AttemptEntry, EntryPlace, JournalEntry, Kept, LanesSettled, Links, UnsentEnd,
 };
-use crate::ids::{EventId, LaneHash, Position, Sequence};
+use crate::ids::{EventId, EventTypeHash, LaneHash, Position, Sequence};
 use crate::limits::APPLIED_KEPT_MAX;
 use crate::time::Timestamp;
 
@@ -21,6 +21,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failing {
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// Failed attempts so far.
     pub attempts: u32,
@@ -116,6 +117,7 @@ impl WebhookState {
                 self.health.failed(attempt, *weight);
                 let failing = Failing {
                     event: attempt.event,
+                    event_type: attempt.event_type,
                     lane: attempt.lane,
                     attempts: attempt.number,
                     retry_at: *retry_at,
@@ -286,6 +288,7 @@ impl WebhookState {
             let known = failing.remove(&kept.sequence);
             let pending = known.unwrap_or(Failing {
                 event: kept.event,
+                event_type: kept.event_type,
                 lane: kept.lane,
                 attempts: kept.attempts,
                 retry_at: Timestamp::default(),
