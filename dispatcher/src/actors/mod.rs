@@ -22,6 +22,8 @@ pub(crate) mod node;
 pub(crate) mod partition;
 pub(crate) mod projector;
 pub(crate) mod questions;
+mod replaying;
+pub(crate) mod replays;
 pub(crate) mod shared_state;
 mod snapshots;
 mod supervision;

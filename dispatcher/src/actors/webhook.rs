@@ -12,7 +12,7 @@ use actix::{
 use shared::domain::event::Event;
 use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;
-use shared::ids::{PartitionId, Sequence, WebhookId};
+use shared::ids::{PartitionId, ReplayId, Sequence, WebhookId};
 use shared::nats::bounds;
 use shared::subjects;
 
@@ -23,7 +23,7 @@ use crate::core::classify::ConfigHistory;
 use crate::core::commits::Owed;
 use crate::core::delivery::{
     Attempt, AttemptOutcome, Context as StepContext, Deliveries, Effect, Finished, Input, Offer,
-    Rules,
+    ReplayInput, Rules,
 };
 use crate::core::partition::{Stretch, owed};
 use crate::io::events::{self, Fetched};
@@ -32,16 +32,16 @@ use crate::io::sender::{self, Sent};
 /// Offers that may wait; beyond, the webhook reads the stream.
 const MAILBOX: usize = 32;
 /// After a read that JetStream did not answer.
-const READ_RETRY: Duration = Duration::from_millis(500);
+pub(super) const READ_RETRY: Duration = Duration::from_millis(500);
 /// How often an actor looks whether it has had nothing to do since the last time.
 const REST_LOOK: Duration = Duration::from_secs(20);
 
 pub(crate) struct WebhookActor {
-    replica: Rc<Replica>,
-    log: Rc<PartitionLog>,
-    webhook: Arc<Webhook>,
-    history: ConfigHistory,
-    core: Deliveries,
+    pub(super) replica: Rc<Replica>,
+    pub(super) log: Rc<PartitionLog>,
+    pub(super) webhook: Arc<Webhook>,
+    pub(super) history: ConfigHistory,
+    pub(super) core: Deliveries,
     /// Of live events that wait for their first attempt, within the replica's budget.
     bodies: HashMap<Sequence, Arc<Event>>,
     wake: Option<SpawnHandle>,
@@ -51,11 +51,11 @@ pub(crate) struct WebhookActor {
     /// Attempts of this incarnation, which may outlive it.
     under_way: Rc<Cell<usize>>,
     /// Messages from the partition.
-    received: u64,
+    pub(super) received: u64,
     /// How many there were at the last look.
     received_at_look: u64,
     /// Ordinal of the last entry that was pushed.
-    pushed: u64,
+    pub(super) pushed: u64,
     rested: Recipient<Rested>,
     ended: Recipient<Ended>,
 }
@@ -125,6 +125,14 @@ struct AttemptDone {
 #[rtype(result = "()")]
 struct ReadDone(Option<Stretch>, Purpose);
 
+/// What an attempt sends.
+pub(super) struct Sending {
+    pub sequence: Sequence,
+    pub replay: Option<ReplayId>,
+    /// Otherwise it is read now.
+    pub body: Option<Arc<Event>>,
+}
+
 /// Which of the core's two reads.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
@@ -154,7 +162,7 @@ impl WebhookActor {
         }
     }
 
-    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+    pub(super) fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let now = self.log.now();
         let before = self.core.in_flight();
         let gate_is_open = self.log.gate_is_open(now) && !self.replica.draining.get();
@@ -163,7 +171,10 @@ impl WebhookActor {
             jitter: shared::random::number(),
             allowance: if gate_is_open {
                 // What this input frees is free for its successor.
-                let freed = usize::from(matches!(input, Input::Finished(_)));
+                let freed = usize::from(matches!(
+                    input,
+                    Input::Finished(_) | Input::Replay(ReplayInput::Finished(_))
+                ));
                 self.replica.slots.allowance(before.saturating_sub(freed))
             } else {
                 0
@@ -194,6 +205,7 @@ impl WebhookActor {
             }
             Effect::ReadBacklog { after, known } => self.read(after, known, Purpose::Backlog, ctx),
             Effect::ReadAgain { after, through } => self.read(after, through, Purpose::Again, ctx),
+            Effect::Replay(effect) => self.perform_replay(effect, ctx),
             Effect::WakeAt(at) => {
                 if let Some(handle) = self.wake.take() {
                     ctx.cancel_future(handle);
@@ -209,7 +221,28 @@ impl WebhookActor {
 
     /// Runs beside the actor, not in its context, which would poll every attempt at each wake.
     fn attempt(&mut self, attempt: Attempt, ctx: &mut Context<Self>) {
-        let body = self.take_body(attempt.sequence);
+        let sequence = attempt.sequence;
+        let sending = Sending {
+            sequence,
+            replay: None,
+            body: self.take_body(sequence),
+        };
+        self.run(sending, ctx, move |sent, published_at| AttemptDone {
+            sequence,
+            sent,
+            published_at,
+        });
+    }
+
+    pub(super) fn run<M>(
+        &self,
+        sending: Sending,
+        ctx: &mut Context<Self>,
+        done: impl FnOnce(Sent, Option<shared::time::Timestamp>) -> M + 'static,
+    ) where
+        Self: Handler<M>,
+        M: actix::Message<Result = ()> + Send + 'static,
+    {
         let replica = Rc::clone(&self.replica);
         let webhook = Arc::clone(&self.webhook);
         // Held by the attempt alone: an actor that held itself would never end.
@@ -220,18 +253,14 @@ impl WebhookActor {
         under_way.set(under_way.get() + 1);
         log.attempts_moved(0, 1);
         actix_rt::spawn(async move {
-            let (sent, published_at) = run_attempt(&replica, &log, &webhook, attempt, body).await;
+            let (sent, published_at) = run_attempt(&replica, &log, &webhook, sending).await;
             replica.metrics.attempts_in_flight.decrement(1.0);
             under_way.set(under_way.get().saturating_sub(1));
             #[expect(
                 clippy::disallowed_methods,
                 reason = "a reply; bounded by max_in_flight"
             )]
-            own.do_send(AttemptDone {
-                sequence: attempt.sequence,
-                sent,
-                published_at,
-            });
+            own.do_send(done(sent, published_at));
             // Only now: whoever waits for the last attempt waits for its outcome.
             log.attempts_moved(1, 0);
         });
@@ -313,7 +342,7 @@ impl WebhookActor {
         }
     }
 
-    fn partition(&self) -> PartitionId {
+    pub(super) fn partition(&self) -> PartitionId {
         self.log.partition
     }
 
@@ -372,6 +401,7 @@ impl WebhookActor {
                 metrics.webhooks_deactivated.increment(1);
                 tracing::warn!(webhook.id = %self.webhook.id, ?reason, "the webhook is deactivated");
             }
+            JournalEntry::Replay { step, .. } => metrics.replay(step),
             // How many end by these is known when they are packed.
             JournalEntry::PendingEnded { .. }
             | JournalEntry::AttemptFailed { .. }
@@ -409,19 +439,18 @@ async fn run_attempt(
     replica: &Replica,
     log: &PartitionLog,
     webhook: &Webhook,
-    attempt: Attempt,
-    body: Option<Arc<Event>>,
+    sending: Sending,
 ) -> (Sent, Option<shared::time::Timestamp>) {
     let unsent = |outcome| Sent {
         started_at: replica.clock.now(),
         latency: Duration::ZERO,
         outcome,
     };
-    let event = match body {
+    let event = match sending.body {
         Some(event) => event,
         None => {
             replica.metrics.events_fetched.increment(1);
-            match events::fetch(&replica.nats, attempt.sequence).await {
+            match events::fetch(&replica.nats, sending.sequence).await {
                 Ok(Fetched::Event(event)) => event,
                 Ok(Fetched::Gone(end)) => return (unsent(AttemptOutcome::Gone(end)), None),
                 Err(error) => {
@@ -448,7 +477,8 @@ async fn run_attempt(
         return (unsent(AttemptOutcome::NotStarted), None);
     }
     let clock = replica.clock.as_ref();
-    let sent = sender::send(&replica.client, clock, webhook, data_key, &event).await;
+    let replay = sending.replay;
+    let sent = sender::send(&replica.client, clock, webhook, data_key, &event, replay).await;
     (sent, Some(event.published_at))
 }
 

@@ -19,6 +19,7 @@ pub mod overview;
 pub mod ownership;
 pub mod partition;
 pub mod rate;
+pub mod replay;
 pub mod retry;
 pub mod settling;
 pub mod standing;

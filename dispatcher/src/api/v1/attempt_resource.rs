@@ -70,7 +70,8 @@ impl Outcome {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => None,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => None,
         }
     }
 }
@@ -210,7 +211,8 @@ impl<'a> Shower<'a> {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => {}
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => {}
         }
     }
 

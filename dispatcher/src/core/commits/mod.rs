@@ -8,9 +8,10 @@ use shared::domain::journal::{
     SkipReason, UnsentEnd,
 };
 use shared::domain::registry::DecidedAt;
+use shared::domain::replay::{ReplaySelection, ReplayStep};
 use shared::domain::state::{PartitionState, WebhookState};
 use shared::domain::webhook::Status;
-use shared::ids::{Epoch, Position, Sequence, WebhookId};
+use shared::ids::{Epoch, EventId, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;
 
@@ -129,7 +130,8 @@ impl Told {
             | JournalEntry::ProbeFailed { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => return None,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => return None,
         };
         let known = state.webhooks.get(&webhook);
         Some(Self {
@@ -326,7 +328,8 @@ impl Commits {
             | JournalEntry::BreakerClosed { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => true,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => true,
         }
     }
 
@@ -556,7 +559,8 @@ fn turns(entry: &JournalEntry) -> bool {
         | JournalEntry::BreakerClosed { .. }
         | JournalEntry::Settled { .. }
         | JournalEntry::AccountsProjected { .. }
-        | JournalEntry::Released => false,
+        | JournalEntry::Released
+        | JournalEntry::Replay { .. } => false,
     }
 }
 
@@ -587,6 +591,22 @@ fn entry_bytes(entry: &JournalEntry) -> usize {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::AccountsProjected { .. }
             | JournalEntry::Released => 0,
+            JournalEntry::Replay { step, .. } => match step {
+                ReplayStep::Begun {
+                    selection: ReplaySelection::Events(ids),
+                    ..
+                } => ids.len().saturating_mul(size_of::<EventId>()),
+                ReplayStep::Begun {
+                    selection:
+                        ReplaySelection::ExhaustedSince(_) | ReplaySelection::Published { .. },
+                    ..
+                }
+                | ReplayStep::Counted { .. }
+                | ReplayStep::Attempted(_)
+                | ReplayStep::ProbeFailed { .. }
+                | ReplayStep::Cancelled { .. }
+                | ReplayStep::Ended { .. } => 0,
+            },
         }
 }
 
@@ -595,7 +615,7 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::ids::{EventId, EventTypeHash, LaneHash};
+    use shared::ids::{EventTypeHash, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
         position: Position {
