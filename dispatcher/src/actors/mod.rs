@@ -16,6 +16,7 @@ pub(crate) mod handover;
 pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod log;
+mod metering;
 pub(crate) mod node;
 pub(crate) mod partition;
 pub(crate) mod projector;
