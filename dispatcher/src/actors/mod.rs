@@ -18,6 +18,7 @@ mod horizon;
 pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod log;
+mod metering;
 pub(crate) mod node;
 pub(crate) mod partition;
 pub(crate) mod projector;

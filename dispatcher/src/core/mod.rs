@@ -17,6 +17,7 @@ pub mod health;
 pub mod lanes;
 pub mod overview;
 pub mod ownership;
+mod pack_size;
 pub mod partition;
 pub mod rate;
 pub mod replay;

@@ -4,16 +4,17 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use shared::domain::journal::{
-    Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, LanesSettled, Links, Pack,
-    SkipReason, UnsentEnd,
+    Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, Links, Pack, SkipReason,
+    UnsentEnd,
 };
 use shared::domain::registry::DecidedAt;
-use shared::domain::replay::{ReplaySelection, ReplayStep};
 use shared::domain::state::{PartitionState, WebhookState};
 use shared::domain::webhook::Status;
-use shared::ids::{Epoch, EventId, Position, Sequence, WebhookId};
+use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;
+
+use super::pack_size::{COUNTED_BYTES, entry_bytes};
 
 mod expiry;
 mod owed;
@@ -22,12 +23,8 @@ use expiry::Expiring;
 pub use expiry::{EXPIRED, Expiry};
 pub use owed::Owed;
 
-/// A generous estimate of an entry without its answer.
-const ENTRY_BYTES: usize = 128;
-const COUNTED_BYTES: usize = 32;
 /// Counts of one pack.
 const COUNTS_MAX: usize = PACK_BYTES_MAX / 2 / COUNTED_BYTES;
-const KEPT_BYTES: usize = 48;
 /// Entries of one pack; their index is a u16.
 const PACK_ENTRIES_MAX: usize = 4_000;
 
@@ -564,58 +561,12 @@ fn turns(entry: &JournalEntry) -> bool {
     }
 }
 
-fn entry_bytes(entry: &JournalEntry) -> usize {
-    ENTRY_BYTES
-        + match entry {
-            JournalEntry::AttemptFailed { failure, .. }
-            | JournalEntry::Exhausted { failure, .. }
-            | JournalEntry::ProbeFailed { failure, .. } => failure.sealed_answer.len(),
-            JournalEntry::PendingEnded { kept, .. } => kept.len().saturating_mul(KEPT_BYTES),
-            JournalEntry::Settled {
-                lanes: LanesSettled::Some(lanes),
-                ..
-            } => lanes.len().saturating_mul(COUNTED_BYTES),
-            JournalEntry::CountedBack { skipped, .. } => {
-                skipped.len().saturating_mul(COUNTED_BYTES)
-            }
-            JournalEntry::Settled {
-                lanes: LanesSettled::All,
-                ..
-            }
-            | JournalEntry::Delivered { .. }
-            | JournalEntry::ConfigApplied { .. }
-            | JournalEntry::Ended { .. }
-            | JournalEntry::BreakerOpened { .. }
-            | JournalEntry::BreakerClosed { .. }
-            | JournalEntry::Deactivated { .. }
-            | JournalEntry::Quarantined { .. }
-            | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => 0,
-            JournalEntry::Replay { step, .. } => match step {
-                ReplayStep::Begun {
-                    selection: ReplaySelection::Events(ids),
-                    ..
-                } => ids.len().saturating_mul(size_of::<EventId>()),
-                ReplayStep::Begun {
-                    selection:
-                        ReplaySelection::ExhaustedSince(_) | ReplaySelection::Published { .. },
-                    ..
-                }
-                | ReplayStep::Counted { .. }
-                | ReplayStep::Attempted(_)
-                | ReplayStep::ProbeFailed { .. }
-                | ReplayStep::Cancelled { .. }
-                | ReplayStep::Ended { .. } => 0,
-            },
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::ids::{EventTypeHash, LaneHash};
+    use shared::ids::{EventId, EventTypeHash, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
         position: Position {

@@ -6,6 +6,8 @@
     reason = "a test's helpers may fail loudly"
 )]
 
+mod replays;
+
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -22,12 +24,10 @@ use shared::domain::journal::{
 };
 use shared::domain::policy::Policy;
 use shared::domain::registry::{DecidedAt, RegistryEntry, RegistryRecord};
-use shared::domain::replay::{ReplayAttempt, ReplayOutcome, ReplaySelection, ReplayStep};
 use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
 use shared::domain::state::totals::{Row, Tally, Totals, TypeTotals, WebhookTotals};
 use shared::domain::state::{
-    ActiveReplay, Applied, Breaker, Deactivation, Extent, Failing, Health, Ledger, PartitionState,
-    Replay, ReplayLedger, Replays, Rule, WebhookState,
+    Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
 };
 use shared::domain::webhook::{Dialect, Status, WebhookDefinition};
 use shared::ids::*;
@@ -244,102 +244,12 @@ fn webhook_entries() -> Vec<JournalEntry> {
             attempts: 1,
         }],
     }));
-    entries.extend(replay_steps().map(|step| JournalEntry::Replay {
+    entries.extend(replays::replay_steps().map(|step| JournalEntry::Replay {
         webhook,
         replay: REPLAY,
         step,
     }));
     entries
-}
-
-fn replay_steps() -> impl Iterator<Item = ReplayStep> {
-    let selections = [
-        ReplaySelection::Events(vec![EVENT]),
-        ReplaySelection::ExhaustedSince(AT),
-        ReplaySelection::Published {
-            from: AT,
-            to: AT.plus_millis(1),
-        },
-    ];
-    let outcomes = [
-        ReplayOutcome::Sent { status: 204 },
-        ReplayOutcome::Failed {
-            kind: FailureKind::Status,
-            status: Some(503),
-            pause_until: Some(AT.plus_millis(1_000)),
-            resume_at: Some(AT.plus_millis(2_000)),
-        },
-        ReplayOutcome::Gone,
-    ];
-    let begun = selections.into_iter().map(|selection| ReplayStep::Begun {
-        selection,
-        through: position(80),
-        at: AT,
-    });
-    let attempted = outcomes.into_iter().map(|outcome| {
-        ReplayStep::Attempted(ReplayAttempt {
-            sequence: Sequence(74),
-            event: EVENT,
-            lane: LaneHash(7),
-            started_at: AT,
-            latency_ms: 12,
-            outcome,
-            settled: Sequence(73),
-        })
-    });
-    let rest = [
-        ReplayStep::Counted { matched: 5 },
-        ReplayStep::ProbeFailed {
-            next_probe_at: AT,
-            pause_until: Some(AT),
-        },
-        ReplayStep::Cancelled { at: AT },
-        ReplayStep::Ended { at: AT },
-    ];
-    begun.chain(attempted).chain(rest)
-}
-
-fn replays() -> Replays {
-    let extent = Extent {
-        through: Sequence(80),
-        resolved: Sequence(76),
-        ended: [Sequence(79)].into(),
-        failing: [Sequence(74)].into(),
-        behind: [(LaneHash(7), Sequence(75))].into(),
-    };
-    let known = Replay {
-        fingerprint: 0x0102_0304_0506_0708,
-        begun_at: AT,
-        ended_at: Some(AT.plus_millis(7)),
-        is_counted: true,
-        is_cancelled: true,
-        ledger: ReplayLedger {
-            matched: 10,
-            sent: 1,
-            failed: 2,
-            gone: 3,
-            cancelled: 4,
-        },
-    };
-    let deactivation = Deactivation {
-        at: AT,
-        before: extent.clone(),
-    };
-    Replays {
-        known: [(REPLAY, known)].into(),
-        active: vec![ActiveReplay {
-            id: REPLAY,
-            selection: ReplaySelection::ExhaustedSince(AT),
-            extent,
-            deactivations: vec![deactivation.clone()],
-            settled: Sequence(70),
-            attempted: [Sequence(72)].into(),
-            failures_in_row: 6,
-            resume_at: Some(AT.plus_millis(8)),
-        }],
-        deactivated_at: Some(AT),
-        deactivations: vec![deactivation],
-    }
 }
 
 /// A state with every value that its parts can have: one webhook full, the others by breaker.
@@ -416,7 +326,7 @@ fn state() -> PartitionState {
             pack: Sequence(59),
             index: 3,
         }),
-        replays: replays(),
+        replays: replays::replays(),
     };
     let ramping = WebhookState {
         health: health(Breaker::Ramping { successes: 17 }),
