@@ -167,7 +167,9 @@ async fn connect(settings: &Settings) -> Result<Nats, RunError> {
     loop {
         match topology::ensure(&client, &settings.topology).await {
             Ok(nats) => return Ok(nats),
-            Err(error @ TopologyError::Foreign { .. }) => return Err(error.into()),
+            Err(error @ (TopologyError::Foreign { .. } | TopologyError::Forgets { .. })) => {
+                return Err(error.into());
+            }
             Err(TopologyError::Unavailable(error)) => {
                 if !told {
                     tracing::warn!(%error, "waiting for JetStream");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use shared::http_client::GuardedClient;
+use shared::ids::Sequence;
 use shared::nats::Nats;
 use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
@@ -42,8 +43,12 @@ pub(crate) struct Replica {
     pub snapshot_entries: u64,
     /// One snapshot is encoded and stored at a time.
     pub snapshot_turn: Semaphore,
+    /// Everything in EVENTS at or below is about to be dropped by age (rule 21).
+    pub horizon: Cell<Sequence>,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
+    /// The wall clock is too far off JetStream's (rule 22).
+    pub clock_is_off: Arc<AtomicBool>,
     /// Whether all partitions are owned and delivered.
     pub ready: Arc<AtomicBool>,
 }

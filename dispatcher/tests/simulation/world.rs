@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shared::ids::{LaneHash, WebhookId};
+use dispatcher::core::delivery::ReplayTurn;
+use shared::domain::replay::ReplaySelection;
+use shared::ids::{LaneHash, ReplayId, WebhookId};
 
 use crate::checker::Checker;
 use crate::endpoint::Endpoint;
@@ -54,6 +56,7 @@ impl Chance {
 pub(crate) enum Happening {
     Publish,
     Command,
+    Replay,
     /// A registry append that was decided before.
     Decided(usize),
     Fault,
@@ -64,6 +67,8 @@ pub(crate) enum Happening {
     Process(usize, Wake),
     /// A new process starts.
     Start,
+    /// All processes stand still for so long.
+    Stall(i64),
     Look,
 }
 
@@ -75,6 +80,7 @@ pub(crate) struct Post {
     pub(crate) webhook: WebhookId,
     pub(crate) incarnation: u64,
     pub(crate) sequence: u64,
+    pub(crate) replay: Option<ReplayTurn>,
     pub(crate) lane: LaneHash,
     pub(crate) sent_at: i64,
     pub(crate) timeout_ms: i64,
@@ -99,6 +105,7 @@ pub(crate) struct World {
     pub(crate) snapshots: Snapshots,
     pub(crate) endpoints: BTreeMap<WebhookId, Endpoint>,
     pub(crate) workload: Workload,
+    pub(crate) replays_asked: Vec<(WebhookId, ReplayId, ReplaySelection)>,
     pub(crate) posts: Vec<Post>,
     pub(crate) checker: Checker,
     /// One is taken out while it acts.
@@ -125,6 +132,10 @@ impl World {
     pub(crate) fn new(seed: u64, plant: Option<Plant>, traced: bool) -> Self {
         let mut chance = Chance::new(seed);
         let settings = Settings::draw(&mut chance, plant);
+        Self::of(settings, chance, traced)
+    }
+
+    pub(crate) fn of(settings: Settings, mut chance: Chance, traced: bool) -> Self {
         let workload = Workload::draw(&mut chance, &settings);
         let mut world = Self {
             chance,
@@ -132,12 +143,13 @@ impl World {
             queue: BTreeMap::new(),
             asked: 0,
             faulty: true,
-            events: Events::default(),
+            events: Events::new(settings.age_max_ms),
             journal: Journal::new(settings.refuses_before_duplicates),
             registry: Registry::default(),
             snapshots: Snapshots::default(),
             endpoints: BTreeMap::new(),
             workload,
+            replays_asked: Vec::new(),
             posts: Vec::new(),
             checker: Checker::default(),
             processes: Vec::new(),
@@ -157,13 +169,27 @@ impl World {
         }
         let span = self.settings.span_ms;
         for _ in 0..self.settings.webhooks {
-            let at = self.chance.within(0, span / 8);
+            let is_drawn = self.settings.scene.is_none();
+            let at = self.chance.within(0, if is_drawn { span / 8 } else { 0 });
             self.at(at, Happening::Command);
         }
         let commands = self.settings.commands;
         for _ in 0..commands {
             let at = self.chance.within(0, span);
             self.at(at, Happening::Command);
+        }
+        if let Some(scene) = self.settings.scene.clone() {
+            for at in scene.published_ms {
+                self.at(at, Happening::Publish);
+            }
+            if let Some((from, until)) = scene.stall_ms {
+                self.at(from, Happening::Stall(until - from));
+            }
+        }
+        let replays = self.settings.replays;
+        for _ in 0..replays {
+            let at = self.chance.within(span / 8, span);
+            self.at(at, Happening::Replay);
         }
         let events = self.settings.events;
         let mut at = 0;
@@ -224,9 +250,12 @@ impl World {
             return false;
         };
         self.now = at;
+        self.events.age(at);
+        Checker::time_passed(self);
         match what {
             Happening::Publish => Workload::publish(self),
             Happening::Command => Workload::command(self),
+            Happening::Replay => crate::replaying::command(self),
             Happening::Decided(index) => Workload::decided(self, index),
             Happening::Fault => crate::faults::happen(self),
             Happening::FaultsEnd => self.end_faults(),
@@ -234,6 +263,7 @@ impl World {
             Happening::PostArrives(post) => crate::endpoint::arrives(self, post),
             Happening::Process(index, wake) => self.process(index, wake),
             Happening::Start => self.start(),
+            Happening::Stall(length) => crate::faults::stall(self, length),
             Happening::Look => return self.look(),
         }
         true
@@ -376,14 +406,16 @@ impl World {
                 .processes()
                 .all(|process| process.has_come_to_rest(self))
             && self.checker.pending() == 0
+            && self.checker.replays_at_work(&self.registry) == 0
             && self.checker.knows_all(&self.registry)
     }
 
     fn unrest(&self) -> String {
         let owners: Vec<String> = self.processes().filter_map(Process::describe).collect();
         format!(
-            "{} pending, classified {} of {}, knows all {}, owners {owners:?}",
+            "{} pending, replays {:?}, classified {} of {}, knows all {}, owners {owners:?}",
             self.checker.describe_pending(),
+            self.checker.describe_replays(),
             self.checker.classified(),
             self.events.last_ours(),
             self.checker.knows_all(&self.registry),

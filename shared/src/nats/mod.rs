@@ -18,6 +18,7 @@ pub mod membership;
 pub mod read;
 pub mod registry_view;
 pub mod requests;
+pub mod retention;
 pub mod snapshots;
 pub mod tail;
 pub mod topology;

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub struct StoredMessage {
     pub subject: String,
     pub payload: Bytes,
     pub message_id: Option<String>,
+    /// By the server's clock.
+    pub stored_at: Timestamp,
 }
 
 /// What a bounded read gave: every message that matches in (after, through].
@@ -57,6 +60,7 @@ pub async fn last_matching(
             sequence: Sequence(message.sequence),
             subject: message.subject.to_string(),
             message_id: message_id(&message.headers),
+            stored_at: timestamp(message.time),
             payload: message.payload,
         })),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -264,13 +268,13 @@ pub(super) async fn open(
     filter: &str,
     after: Sequence,
 ) -> Result<Messages, Unavailable> {
-    let start = DeliverPolicy::ByStartSequence {
+    let from = DeliverPolicy::ByStartSequence {
         start_sequence: after.next().0,
     };
-    open_from(stream, filter, start).await
+    open_from(stream, filter, from).await
 }
 
-async fn open_from(
+pub(super) async fn open_from(
     stream: &Stream<()>,
     filter: &str,
     deliver_policy: DeliverPolicy,
@@ -318,6 +322,7 @@ impl Messages {
     ) -> Result<StoredMessage, Unavailable> {
         let info = message.info().map_err(Unavailable::new)?;
         let sequence = Sequence(info.stream_sequence);
+        let stored_at = timestamp(info.published);
         self.delivered += 1;
         if info.consumer_sequence != self.delivered {
             return Err(Unavailable("a message was lost on the way".into()));
@@ -327,12 +332,13 @@ impl Messages {
             sequence,
             subject: message.subject.into_string(),
             message_id: message.headers.as_ref().and_then(message_id),
+            stored_at,
             payload: message.payload,
         })
     }
 }
 
-async fn next(messages: &mut Messages) -> Result<StoredMessage, Unavailable> {
+pub(super) async fn next(messages: &mut Messages) -> Result<StoredMessage, Unavailable> {
     tokio::time::timeout(STALLED, messages.next())
         .await
         .unwrap_or_else(|_| Err(Unavailable("the read stalled".into())))
@@ -381,6 +387,12 @@ fn found(message: async_nats::jetstream::message::StreamMessage) -> StoredMessag
         sequence: Sequence(message.sequence),
         subject: message.subject.into_string(),
         message_id: message_id(&message.headers),
+        stored_at: timestamp(message.time),
         payload: message.payload,
     }
+}
+
+pub(super) fn timestamp(time: DateTime) -> Timestamp {
+    let ms = time.unix_timestamp_nanos().div_euclid(1_000_000);
+    Timestamp::from_millis(i64::try_from(ms).unwrap_or(i64::MAX))
 }

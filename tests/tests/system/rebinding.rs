@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dispatcher::Listeners;
+use dispatcher::{Listeners, Ports};
 use serde_json::json;
 use shared::config::{LogFormat, Service, Settings};
 use shared::http_client::{Resolve, Resolving};
@@ -89,7 +89,11 @@ async fn a_name_that_turns_private_later_is_refused_at_connect_time() {
         actix_rt::System::new().block_on(async move {
             let listeners = Listeners { http, ops };
             let shutdown = async { drop(stopped.await) };
-            Box::pin(dispatcher::run(settings, listeners, resolve, shutdown)).await
+            let ports = Ports {
+                resolver: resolve,
+                ..Ports::system()
+            };
+            Box::pin(dispatcher::run(settings, listeners, ports, shutdown)).await
         })
     });
     let client = api::http().unwrap();

@@ -72,7 +72,8 @@ impl Outcome {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => None,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => None,
         }
     }
 }
@@ -222,7 +223,8 @@ impl<'a> Shower<'a> {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => {}
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ mod event_types;
 mod events;
 mod overview;
 mod projects;
+mod replays;
 mod signing_secrets;
 mod trigger;
 mod webhook_request;
@@ -116,6 +117,13 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable))
         .service(web::resource("/webhooks/{id}/verify").post(webhooks::verify))
         .service(web::resource("/webhooks/{id}/events").post(trigger::trigger))
+        .service(
+            web::resource("/webhooks/{id}/replays")
+                .get(replays::list)
+                .post(replays::create),
+        )
+        .service(web::resource("/webhooks/{id}/replays/{replay}").get(replays::get))
+        .service(web::resource("/webhooks/{id}/replays/{replay}/cancel").post(replays::cancel))
         .configure(signing_secrets);
 }
 
