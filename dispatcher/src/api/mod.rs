@@ -30,7 +30,7 @@ mod fields;
 mod hr_on;
 mod idempotency;
 mod open_app;
-mod openapi;
+pub(crate) mod openapi;
 mod owner;
 mod page;
 mod time_range;

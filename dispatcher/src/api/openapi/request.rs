@@ -7,16 +7,19 @@ use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 
 /// The parser takes the examples of all fields; it misses those that are required, and no others;
-/// it takes null where that is documented, and nowhere else.
+/// it takes null where that is documented, and nowhere else. `others` are examples of
+/// fields whose schema is another one's, which has no place for them.
 #[track_caller]
-pub(crate) fn check<Request: PartialSchema>(parse: impl Fn(Fields) -> Result<(), ApiError>) {
+pub(crate) fn check<Request: PartialSchema>(
+    others: &Value,
+    parse: impl Fn(Fields) -> Result<(), ApiError>,
+) {
     let schema = serde_json::to_value(Request::schema()).unwrap();
     let properties = schema["properties"].as_object().unwrap();
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let example = |(name, property): (&String, &Value)| {
-        let example = property
-            .get("example")
-            .unwrap_or_else(|| panic!("{name}: no example"));
+        let example = property.get("example").or_else(|| others.get(name));
+        let example = example.unwrap_or_else(|| panic!("{name}: no example"));
         (name.clone(), example.clone())
     };
     let whole: Map<_, _> = properties.iter().map(example).collect();

@@ -57,6 +57,13 @@ pub(crate) struct SecretId(String);
 
 #[derive(ToSchema)]
 #[schema(
+    pattern = "^rpl_[0-9a-f]{32}$",
+    example = "rpl_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
+)]
+pub(crate) struct ReplayId(String);
+
+#[derive(ToSchema)]
+#[schema(
     pattern = "^evt_[0-9a-f]{32}$",
     example = "evt_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"
 )]
@@ -122,7 +129,7 @@ pub(crate) struct Wait(u64);
 /// The policy's fields, any of them. On creation missing ones take their defaults.
 #[derive(ToSchema)]
 pub(crate) struct PolicyChange {
-    #[schema(example = "per_record")]
+    #[schema(nullable = false)]
     ordering: Option<Ordering>,
     /// Attempts under way at once; 32 by default.
     #[schema(minimum = 1, maximum = 256, nullable = false, example = 32)]

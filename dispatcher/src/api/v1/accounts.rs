@@ -81,9 +81,9 @@ struct CreateAccount {
     #[schema(min_length = 1, max_length = 512, example = "paul@example.com")]
     origin_username: Option<String>,
     /// `signing_secret` is what the provider signs with; all else is kept for calls to the provider.
-    #[schema(value_type = Option<Object>, example = json!({"signing_secret": "0123456789abcdef", "token": "t"}))]
+    #[schema(value_type = Option<Object>)]
     credentials: Option<serde_json::Map<String, Value>>,
-    #[schema(value_type = Option<Object>, example = json!({"domain": "acme"}))]
+    #[schema(value_type = Option<Object>)]
     settings: Option<serde_json::Map<String, Value>>,
 }
 
@@ -106,9 +106,9 @@ struct UpdateAccount {
     #[schema(min_length = 1, max_length = 512, example = "paul@example.com")]
     origin_username: Option<String>,
     /// `signing_secret` is what the provider signs with; all else is kept for calls to the provider.
-    #[schema(value_type = Option<Object>, example = json!({"signing_secret": "0123456789abcdef", "token": "t"}))]
+    #[schema(value_type = Option<Object>)]
     credentials: Option<serde_json::Map<String, Value>>,
-    #[schema(value_type = Option<Object>, example = json!({"domain": "acme"}))]
+    #[schema(value_type = Option<Object>)]
     settings: Option<serde_json::Map<String, Value>>,
 }
 
@@ -447,13 +447,21 @@ fn randomness() -> Randomness {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::api::openapi::request;
 
     #[test]
     fn requests_are_what_is_documented() {
         let connectors = Connectors::embedded().unwrap();
-        request::check::<CreateAccount>(|fields| NewAccount::parse(fields, &connectors).map(drop));
-        request::check::<UpdateAccount>(|fields| AccountPatch::parse(fields).map(drop));
+        let objects = json!({
+            "credentials": {"signing_secret": "0123456789abcdef", "token": "t"},
+            "settings": {"domain": "acme"},
+        });
+        request::check::<CreateAccount>(&objects, |fields| {
+            NewAccount::parse(fields, &connectors).map(drop)
+        });
+        request::check::<UpdateAccount>(&objects, |fields| AccountPatch::parse(fields).map(drop));
     }
 }

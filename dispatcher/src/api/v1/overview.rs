@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use shared::domain::catalog;
 use shared::domain::state::totals::{HOUR_MS, HOURS_KEPT_MS};
-use shared::ids::{EventTypeHash, WebhookId};
+use shared::ids::EventTypeHash;
 use shared::time::Timestamp;
 use utoipa::{IntoParams, ToSchema};
 

@@ -36,7 +36,7 @@ pub(super) struct CreateWebhook {
     /// Sent with each delivery, 20 at most.
     #[schema(value_type = Option<HashMap<String, Option<String>>>, example = json!({"x-team": "hr"}))]
     headers: Option<String>,
-    #[schema(value_type = Option<terms::PolicyChange>, example = json!({"max_in_flight": 8}))]
+    #[schema(value_type = Option<terms::PolicyChange>)]
     policy: Option<String>,
     /// Whether the endpoint must prove that it wants events before it gets any; false by default.
     #[schema(example = true)]
@@ -63,7 +63,7 @@ pub(super) struct UpdateWebhook {
     /// Sent with each delivery, 20 at most; null removes one, `***` keeps it.
     #[schema(value_type = Option<HashMap<String, Option<String>>>, example = json!({"x-team": "hr"}))]
     headers: Option<String>,
-    #[schema(value_type = Option<terms::PolicyChange>, example = json!({"max_in_flight": 8}))]
+    #[schema(value_type = Option<terms::PolicyChange>)]
     policy: Option<String>,
 }
 
@@ -259,12 +259,16 @@ mod tests {
     #[test]
     fn requests_are_what_is_documented() {
         let connectors = Connectors::embedded().unwrap();
-        request::check::<CreateWebhook>(|fields| NewWebhook::parse(fields, &connectors).map(drop));
-        request::check::<UpdateWebhook>(|fields| {
+        let policy = json!({"policy": {"max_in_flight": 8}});
+        request::check::<CreateWebhook>(&policy, |fields| {
+            NewWebhook::parse(fields, &connectors).map(drop)
+        });
+        request::check::<UpdateWebhook>(&policy, |fields| {
             WebhookPatch::parse(fields, &connectors)?;
             Ok(())
         });
-        request::check::<terms::PolicyChange>(|fields| {
+        let ordering = json!({"ordering": "strict"});
+        request::check::<terms::PolicyChange>(&ordering, |fields| {
             let policy = policy_with(&Policy::default(), &fields.into_members());
             policy.map(drop).map_err(|faults| refused("policy", faults))
         });
