@@ -142,7 +142,7 @@ async fn an_event_of_another_project_or_of_none_is_not_there() {
     let id = publish(&api, theirs.id.parse().unwrap(), 7, 10).await;
     let unknown = EventId::from_bytes([9; 16]).to_string();
     for id in [id, unknown, "evt_x".to_owned()] {
-        for hint in ["", "?at=2026-01-01T00:00:00Z"] {
+        for hint in ["", "?at=2026-01-01T00:00:00Z", "?at=0970-05-21T16:18:46Z"] {
             let path = format!("/v1/events/{id}{hint}");
             api.get(&ours.key, &path).await.expect(404);
         }

@@ -241,7 +241,8 @@ pub async fn first_since(
     filter: &str,
     at: Timestamp,
 ) -> Result<Option<Sequence>, Unavailable> {
-    let nanos = i128::from(at.as_millis()).saturating_mul(1_000_000);
+    // Nothing was stored before 1970, and the server refuses a start before that.
+    let nanos = i128::from(at.as_millis().max(0)).saturating_mul(1_000_000);
     let start_time = async_nats::datetime::from_nanos(nanos).map_err(Unavailable::new)?;
     match stream.get_last_raw_message_by_subject(filter).await {
         Ok(last) if last.time >= start_time => {}

@@ -53,7 +53,7 @@ pub(super) struct CreateApiKey {
     #[schema(
         min_length = 1,
         max_length = 512,
-        pattern = "^\\P{Cc}+$",
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$",
         example = "Production"
     )]
     name: String,

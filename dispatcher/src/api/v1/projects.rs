@@ -40,7 +40,7 @@ pub(super) struct CreateProject {
     #[schema(
         min_length = 1,
         max_length = 512,
-        pattern = "^\\P{Cc}+$",
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$",
         example = "Acme"
     )]
     name: String,
