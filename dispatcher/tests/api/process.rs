@@ -97,6 +97,7 @@ impl Dispatcher {
         call.by(key).json(&body).send().await
     }
 
+    #[cfg(feature = "test-panics")]
     pub(crate) async fn get(&self, key: &str, path: &str) -> Answer {
         let url = format!("http://{}{path}", self.address);
         let call = Call::new(self.client.request(Method::GET, url));
