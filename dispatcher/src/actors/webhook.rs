@@ -12,9 +12,9 @@ use actix::{
 use shared::domain::event::Event;
 use shared::domain::webhook::Webhook;
 use shared::ids::{PartitionId, ReplayId, Sequence, WebhookId};
-use shared::nats::bounds;
 use shared::subjects;
 
+use super::backlog::{READ_RETRY, read_backlog};
 use super::children::Ended;
 use super::log::{GateOpened, PartitionLog};
 use super::shared_state::Replica;
@@ -30,8 +30,6 @@ use crate::io::sender::{self, Sent};
 
 /// Offers that may wait; beyond, the webhook reads the stream.
 const MAILBOX: usize = 32;
-/// After a read that JetStream did not answer.
-pub(super) const READ_RETRY: Duration = Duration::from_millis(500);
 /// How often an actor looks whether it has had nothing to do since the last time.
 const REST_LOOK: Duration = Duration::from_secs(20);
 
@@ -278,28 +276,7 @@ impl WebhookActor {
         let (log, webhook) = (Rc::clone(&self.log), self.webhook.id);
         replica.metrics.backlog_reads.increment(1);
         actix_rt::spawn(async move {
-            // Closed never: the replica holds it.
-            let _turn = replica.backlog_turns.acquire().await;
-            let read =
-                events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
-            let dropped = bounds(&replica.nats.events)
-                .await
-                .map(|(first, _)| first.previous());
-            let stretch = match read.and_then(|stretch| Ok((stretch, dropped?))) {
-                // What is pending there must end before it is passed over.
-                Ok((_, dropped)) if after < dropped && log.owes(webhook) => {
-                    replica.horizon.set(replica.horizon.get().max(dropped));
-                    tokio::time::sleep(READ_RETRY).await;
-                    None
-                }
-                Ok((stretch, _)) => Some(stretch),
-                Err(error) => {
-                    log.note(&error);
-                    tracing::debug!(%error, "a backlog was not read");
-                    tokio::time::sleep(READ_RETRY).await;
-                    None
-                }
-            };
+            let stretch = read_backlog(&replica, &log, webhook, &filter, (after, known)).await;
             #[expect(clippy::disallowed_methods, reason = "a reply; one read at a time")]
             own.do_send(ReadDone(stretch, purpose));
         });
