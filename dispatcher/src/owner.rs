@@ -10,7 +10,9 @@ use shared::ids::{PartitionId, ProjectId, ReplayId, Sequence, WebhookId};
 use shared::nats::requests;
 use shared::nats::{Nats, Unavailable};
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
+use crate::api::openapi::terms;
 use crate::core::overview::{Overview, Span};
 use crate::core::standing::Standing;
 
@@ -139,8 +141,10 @@ pub(crate) enum ReplayAnswer {
 }
 
 /// A replay as the API shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Replay)]
 pub(crate) struct ReplayShown {
+    #[schema(value_type = terms::ReplayId)]
     pub id: ReplayId,
     pub status: ReplayStatus,
     pub matched: u64,
@@ -149,11 +153,13 @@ pub(crate) struct ReplayShown {
     pub gone: u64,
     pub cancelled: u64,
     pub pending: u64,
+    #[schema(value_type = terms::Time)]
     pub created_at: Timestamp,
+    #[schema(value_type = Option<terms::Time>, required)]
     pub ended_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplayStatus {
     /// It is not known yet how many events it matches.

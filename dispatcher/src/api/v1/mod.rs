@@ -1,6 +1,7 @@
 //! `/v1`: one file a resource, request and answer types side by side with the handlers.
 
 use actix_web::web::{self, ServiceConfig};
+use utoipa::OpenApi;
 
 mod account_secrets;
 mod accounts;
@@ -21,6 +22,52 @@ mod trigger;
 mod webhook_request;
 mod webhook_resource;
 mod webhooks;
+
+#[derive(OpenApi)]
+#[openapi(paths(
+    projects::list,
+    projects::create,
+    projects::get,
+    projects::delete,
+    api_keys::list,
+    api_keys::create,
+    api_keys::delete,
+    event_types::list,
+    connectors::list,
+    connectors::get,
+    accounts::list,
+    accounts::create,
+    accounts::get,
+    accounts::patch,
+    accounts::delete,
+    events::list,
+    event::get,
+    audit::list,
+    webhooks::list,
+    webhooks::create,
+    webhooks::get,
+    webhooks::patch,
+    webhooks::delete,
+    overview::get,
+    attempts::list,
+    replays::list,
+    replays::create,
+    replays::get,
+    replays::cancel,
+    webhooks::enable,
+    webhooks::disable,
+    webhooks::verify,
+    trigger::trigger,
+    signing_secrets::list,
+    signing_secrets::add,
+    signing_secrets::delete,
+    signing_secrets::activate,
+))]
+struct Documented;
+
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    Documented::openapi()
+}
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config

@@ -13,14 +13,16 @@ use shared::limits::REPLAY_EVENT_IDS_MAX;
 use shared::problem::Problem;
 use shared::random;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::{Fields, Parsed, boolean, fault, fault_at};
 use crate::api::open_app::OpenApp;
-use crate::api::page::Page;
-use crate::api::{find, id};
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
+use crate::api::{find, id, webhook_id};
 use crate::app::App;
 use crate::owner::{
     Answer, Question, REPLAY_ANSWER_WITHIN, ReplayAnswer, ReplayQuestion, ReplayShown, ask,
@@ -32,9 +34,65 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Of an answer, beyond the owner's own patience.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DryRun {
     matched: u64,
+}
+
+/// What is sent to make a replay: which events, in one of three ways.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "read by the derive alone")]
+enum CreateReplay {
+    Events(ReplayEvents),
+    ExhaustedSince(ReplayExhausted),
+    Published(ReplayPublished),
+}
+
+/// Of these events.
+#[derive(Serialize, ToSchema)]
+struct ReplayEvents {
+    #[schema(
+        value_type = Vec<terms::EventId>,
+        min_items = 1,
+        max_items = 1000,
+        example = json!(["evt_0192f0c1d2e374a5b6c7d8e9fa0b1c2d"])
+    )]
+    event_ids: Vec<String>,
+    /// The replay's own id: who repeats the call with it makes one replay.
+    #[schema(value_type = Option<terms::ReplayId>)]
+    id: Option<String>,
+    /// Only counts.
+    #[schema(example = true)]
+    dry_run: Option<bool>,
+}
+
+/// Of all that was exhausted since.
+#[derive(Serialize, ToSchema)]
+struct ReplayExhausted {
+    #[schema(value_type = terms::Time)]
+    exhausted_since: String,
+    /// The replay's own id: who repeats the call with it makes one replay.
+    #[schema(value_type = Option<terms::ReplayId>)]
+    id: Option<String>,
+    /// Only counts.
+    #[schema(example = true)]
+    dry_run: Option<bool>,
+}
+
+/// Of all that was published at or after `from` and before `to`.
+#[derive(Serialize, ToSchema)]
+struct ReplayPublished {
+    #[schema(value_type = terms::Time)]
+    from: String,
+    #[schema(value_type = terms::Time)]
+    to: String,
+    /// The replay's own id: who repeats the call with it makes one replay.
+    #[schema(value_type = Option<terms::ReplayId>)]
+    id: Option<String>,
+    /// Only counts.
+    #[schema(example = true)]
+    dry_run: Option<bool>,
 }
 
 struct NewReplay {
@@ -43,6 +101,20 @@ struct NewReplay {
     dry_run: bool,
 }
 
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/replays",
+    operation_id = "create_replay",
+    summary = "Send events once more",
+    tag = "Deliveries",
+    params(("id" = terms::WebhookId, Path)),
+    request_body = CreateReplay,
+    responses(
+        (status = 200, description = "Of a dry run: how many it would be", body = DryRun),
+        (status = 202, description = "The replay", body = ReplayShown),
+        (status = 409),
+    ),
+)]
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
@@ -69,6 +141,17 @@ pub(super) async fn create(
     Ok(HttpResponse::Accepted().json(begun))
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}/replays",
+    operation_id = "list_replays",
+    summary = "List replays",
+    tag = "Deliveries",
+    params(("id" = terms::WebhookId, Path), PageQuery),
+    responses(
+        (status = 200, description = "A page of replays, oldest first", body = List<ReplayShown>),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,
@@ -84,6 +167,17 @@ pub(super) async fn list(
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}/replays/{replay}",
+    operation_id = "get_replay",
+    summary = "Get a replay",
+    tag = "Deliveries",
+    params(("id" = terms::WebhookId, Path), ("replay" = terms::ReplayId, Path)),
+    responses(
+        (status = 200, description = "The replay", body = ReplayShown),
+    ),
+)]
 pub(super) async fn get(
     caller: Principal,
     app: OpenApp,
@@ -96,6 +190,18 @@ pub(super) async fn get(
 }
 
 /// One that has ended is answered alike. What is under way may still arrive.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/replays/{replay}/cancel",
+    operation_id = "cancel_replay",
+    summary = "Cancel a replay",
+    tag = "Deliveries",
+    params(("id" = terms::WebhookId, Path), ("replay" = terms::ReplayId, Path)),
+    responses(
+        (status = 202, description = "The replay", body = ReplayShown),
+        (status = 409),
+    ),
+)]
 pub(super) async fn cancel(
     caller: Principal,
     app: OpenApp,
@@ -118,7 +224,7 @@ struct Asked {
 
 impl Asked {
     async fn of(caller: &Principal, app: &App, path: &str) -> Result<Self, ApiError> {
-        let webhook: WebhookId = id(path)?;
+        let webhook = webhook_id(path)?;
         let project = caller.project;
         let seen = find(app, |state| {
             let webhook = state.webhook_of(project, webhook)?;
@@ -234,4 +340,25 @@ fn event_ids(value: Value) -> Parsed<Vec<EventId>> {
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        let others = json!({
+            "id": "rpl_0192f0c1d2e374a5b6c7d8e9fa0b1c2d",
+            "exhausted_since": "2026-01-31T12:00:00Z",
+            "from": "2026-01-31T12:00:00Z",
+            "to": "2026-01-31T13:00:00Z",
+        });
+        request::check::<ReplayEvents>(&others, |fields| NewReplay::parse(fields).map(drop));
+        request::check::<ReplayExhausted>(&others, |fields| NewReplay::parse(fields).map(drop));
+        request::check::<ReplayPublished>(&others, |fields| NewReplay::parse(fields).map(drop));
+    }
 }
