@@ -1,7 +1,7 @@
 # A thin face over cargo and deploy/tools. CARGO_TARGET_DIR is honoured, as cargo does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check simulate chaos
+.PHONY: help demo test check simulate chaos bench
 
 help:
 	@echo 'make demo          one event of each kind, from callback to verified delivery; stays up until Ctrl-C'
@@ -11,6 +11,8 @@ help:
 	@echo 'make simulate      worlds under virtual time: SEEDS=100000 of them, or the one of SEED=n, which then tells what happened'
 	@echo 'make chaos         kill, pause and cut off real processes under load, and check the logs'
 	@echo '                   CHAOS="--scenario storm --scale 0.1" passes arguments (CHAOS=--help lists them)'
+	@echo 'make bench         how fast it is, beside ceilings of the same round; wants the machine for itself'
+	@echo '                   BENCH="--only one,ten --rounds 1" passes arguments (BENCH=--help lists them)'
 
 # All three are built by one command, so that what they share is compiled once. The last command
 # replaces the shell, so that Ctrl-C reaches the demo, which ends what it started.
@@ -52,6 +54,13 @@ chaos:
 	cp "$$out/dispatcher" "$$out/dispatcher-no-lease" || exit 1; \
 	cargo build "$$@" || exit 1; \
 	exec cargo run -q --release -p system-tests --bin chaos -- $(CHAOS)
+
+# In the release profile. Five rounds of everything but the curves take less than 20 minutes.
+bench:
+	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export NATS_SERVER; \
+	cargo build -q --release -p ingest -p dispatcher -p system-tests --bins || exit 1; \
+	exec cargo run -q --release -p system-tests --bin bench -- $(BENCH)
 
 check:
 	cargo fmt --all --check
