@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::actors::lease::LeaseView;
 use crate::actors::node::{Node, NodeError};
-use crate::actors::shared_state::{BACKLOG_READS_MAX, Replica};
+use crate::actors::shared_state::{BACKLOG_READS_MAX, FRESH_ATTEMPTS_MAX, Replica};
 use crate::app::{App, AppSlot};
 use crate::applied::Applied;
 use crate::error::DispatchError;
@@ -183,10 +183,12 @@ async fn start(
         metrics,
         applied: Arc::clone(&app.applied),
         slots: Default::default(),
+        fresh_turns: Semaphore::new(FRESH_ATTEMPTS_MAX),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
         snapshot_entries,
         snapshot_turn: Semaphore::new(1),
+        packs: Default::default(),
         draining: Cell::new(false),
         ready,
     });
