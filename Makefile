@@ -29,6 +29,8 @@ test:
 	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
 	export NATS_SERVER; \
 	deploy/tools/verifiers || exit 1; \
+	VALGRIND=$$(deploy/tools/valgrind) || echo 'Instructions are not counted, only allocations.'; \
+	export VALGRIND; \
 	cargo build --workspace --bins --tests || exit 1; \
 	if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace || exit 1; \

@@ -42,6 +42,15 @@ pub(crate) struct Setup {
     /// Of each project.
     pub(crate) webhooks: u64,
     pub(crate) shape: Shape,
+    pub(crate) publishing: Publishing,
+}
+
+/// How ingest stores events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publishing {
+    Singles,
+    /// In atomic batches.
+    Batches,
 }
 
 impl Default for Setup {
@@ -53,6 +62,7 @@ impl Default for Setup {
             projects: 1,
             webhooks: 1,
             shape: Shape::FirstParty,
+            publishing: Publishing::Singles,
         }
     }
 }
@@ -142,16 +152,19 @@ impl Stage {
             paths: Paths::Direct,
         })
         .await?;
+        if setup.publishing == Publishing::Batches {
+            for member in &mut fleet.ingests {
+                member.service.set("CARILLON_PUBLISH_BATCHES", "true");
+                member.service.restart().await?;
+            }
+        }
         if setup.speaks != Speaks::Plain {
             let file = folder.path().join("certificate.pem");
             std::fs::write(&file, tls::certificate_pem())?;
-            let dispatcher = &mut fleet
-                .dispatchers
-                .first_mut()
-                .context("a dispatcher")?
-                .service;
-            dispatcher.set("SSL_CERT_FILE", &file.to_string_lossy());
-            dispatcher.restart().await?;
+            for member in &mut fleet.dispatchers {
+                member.service.set("SSL_CERT_FILE", &file.to_string_lossy());
+                member.service.restart().await?;
+            }
         }
         let mut stage = Self {
             setup,

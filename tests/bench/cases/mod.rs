@@ -9,7 +9,7 @@ use crate::figures::Round;
 use crate::load::Until;
 use crate::load::request::Shape;
 use crate::receiver::Speaks;
-use crate::stage::{Load, Setup, Stage};
+use crate::stage::{Load, Publishing, Setup, Stage};
 
 mod ceilings;
 mod curves;
@@ -150,8 +150,17 @@ pub(crate) async fn run(case: Case, scale: f64, round: &mut Round) -> Result<()>
             through(Setup { speaks, ..usual }, &[]).run(round).await
         }
         Case::Always => {
-            let sync = SyncInterval::Always;
-            through(Setup { sync, ..usual }, &[HALF]).run(round).await
+            let (sync, publishing) = (SyncInterval::Always, Publishing::Batches);
+            through(
+                Setup {
+                    sync,
+                    publishing,
+                    ..usual
+                },
+                &[HALF],
+            )
+            .run(round)
+            .await
         }
         Case::Three => {
             let (servers, sync) = (3, SyncInterval::Always);
