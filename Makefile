@@ -34,9 +34,11 @@ test:
 	cargo build --workspace --bins --tests || exit 1; \
 	if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace || exit 1; \
+		cargo nextest run -p dispatcher --features test-panics --test api panics || exit 1; \
 	else \
 		echo 'cargo-nextest is not installed: running cargo test instead, without its time limits and its cap on system tests at once.'; \
 		cargo test --workspace --bins --lib --tests || exit 1; \
+		cargo test -p dispatcher --features test-panics --test api panics || exit 1; \
 	fi; \
 	exec cargo test --doc --workspace
 

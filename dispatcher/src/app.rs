@@ -6,11 +6,14 @@ use std::sync::{Arc, OnceLock};
 use shared::connector::Connectors;
 use shared::http_client::GuardedClient;
 use shared::nats::Nats;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::secret::{MasterKeys, Secret};
 use shared::time::Clock;
 
+use crate::api::trials::Trials;
 use crate::applied::Applied;
+use crate::tokens::Tokens;
 
 /// Everything that answering a management call takes. Any replica holds the same.
 pub struct App {
@@ -19,6 +22,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// Manages projects and API keys.
     pub admin_token: Secret,
+    /// Judges tokens, which open a project as its API keys do.
+    pub tokens: Tokens,
     pub master_keys: MasterKeys,
     /// Where providers reach ingest, without a final slash.
     pub public_ingest_url: String,
@@ -26,6 +31,8 @@ pub struct App {
     /// Judges endpoints before they are accepted.
     pub client: GuardedClient,
     pub applied: Arc<Applied>,
+    pub key_usage: KeyUsage,
+    pub trials: Trials,
 }
 
 /// Where the listeners find the [`App`]: it is there once JetStream has answered for the first

@@ -11,10 +11,7 @@ use shared::nats::Nats;
 use shared::partition::PartitionCount;
 use tokio::sync::watch;
 
-use crate::owner::{Answer, Question, ask};
-
-/// A partition changes its owner within this, and then there is somebody to ask.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+use crate::owner::{ASK_AGAIN, Answer, Question, ask};
 
 /// What this replica has applied as an owner. Written by its partitions, awaited by management
 /// calls. What was applied stays applied, whoever owns the partition later.
@@ -85,9 +82,9 @@ async fn asked(nats: &Nats, partition: PartitionId, sequence: Sequence, within: 
         through: sequence.0,
     };
     loop {
-        match ask(nats, partition, sequence, question, within).await {
+        match ask(nats, partition, sequence, &question, within).await {
             Ok(Answer::Applied { is_reached: true }) => return,
-            Ok(Answer::Applied { is_reached: false }) => {}
+            Ok(_) => {}
             Err(error) => tracing::debug!(%partition, %error, "the owner is asked again"),
         }
         tokio::time::sleep(ASK_AGAIN).await;

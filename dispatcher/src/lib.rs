@@ -15,6 +15,7 @@ use shared::domain::membership::Member;
 use shared::domain::registry::Change;
 use shared::http_client::{GuardedClient, Resolve, SystemResolver};
 use shared::ids::ReplicaId;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologyError};
@@ -27,10 +28,13 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::actors::lease::LeaseView;
 use crate::actors::node::{Node, NodeError};
 use crate::actors::shared_state::{BACKLOG_READS_MAX, FRESH_ATTEMPTS_MAX, Replica};
+use crate::api::trials::Trials;
 use crate::app::{App, AppSlot};
 use crate::applied::Applied;
 use crate::error::DispatchError;
+use crate::io::erasing::erase_what_is_left;
 use crate::metrics::DispatcherMetrics;
+use crate::tokens::Tokens;
 
 mod actors;
 pub mod api;
@@ -41,6 +45,9 @@ pub mod error;
 mod io;
 mod metrics;
 mod owner;
+#[cfg(feature = "test-panics")]
+pub mod panics;
+pub mod tokens;
 
 const CONNECT_RETRY: Duration = Duration::from_millis(500);
 /// A pack, with room for its headers; a server that takes less cannot hold our journal.
@@ -53,23 +60,47 @@ pub struct Listeners {
     pub ops: TcpListener,
 }
 
+/// What the process learns of the world through; passed in, so that a test can change its mind.
+pub struct Ports {
+    /// How names resolve.
+    pub resolver: Arc<dyn Resolve>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Ports {
+    /// Those of the machine.
+    pub fn system() -> Self {
+        Self {
+            resolver: Arc::new(SystemResolver),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+}
+
+/// What the ops listener asks.
+#[derive(Default)]
+struct Condition {
+    ready: Arc<AtomicBool>,
+    clock_is_off: Arc<AtomicBool>,
+}
+
 /// Runs until `shutdown` resolves or a fault makes going on pointless. Must be called on an
-/// actix system. How names resolve is passed in, so that a test can change its mind.
+/// actix system.
 pub async fn run(
     settings: Settings,
     listeners: Listeners,
-    resolver: Arc<dyn Resolve>,
+    ports: Ports,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DispatchError> {
     let mut shutdown = std::pin::pin!(shutdown);
     let registry = Registry::new();
     let metrics = DispatcherMetrics::new(&registry);
-    let ready = Arc::new(AtomicBool::new(false));
+    let condition = Condition::default();
     let slot = Arc::new(AppSlot::default());
     let ops = ops::serve(
         listeners.ops,
         registry.handle(),
-        readiness(Arc::clone(&ready), Arc::clone(&slot)),
+        readiness(&condition, Arc::clone(&slot)),
     )?;
     let ops_handle = ops.handle();
     actix_rt::spawn(ops);
@@ -84,7 +115,7 @@ pub async fn run(
         server: server.handle(),
     };
     actix_rt::spawn(server);
-    let work = start(settings, resolver, metrics, ready, slot);
+    let work = start(settings, ports, metrics, condition, slot);
     let result = match futures_util::future::select(std::pin::pin!(work), &mut shutdown).await {
         // Not yet sending: there is nothing to drain.
         futures_util::future::Either::Right(_) => Ok(()),
@@ -156,14 +187,14 @@ impl Working {
 
 async fn start(
     settings: Settings,
-    resolver: Arc<dyn Resolve>,
+    ports: Ports,
     metrics: DispatcherMetrics,
-    ready: Arc<AtomicBool>,
+    condition: Condition,
     slot: Arc<AppSlot>,
 ) -> Result<Working, DispatchError> {
     let snapshot_entries = settings.snapshot_entries;
     let (follower, changes) = mpsc::unbounded_channel();
-    let app = Arc::new(Box::pin(app(settings, resolver, follower)).await?);
+    let app = Arc::new(Box::pin(app(settings, ports, follower)).await?);
     slot.open(Arc::clone(&app));
     let started_at = app.clock.now();
     let id = ReplicaId::new(started_at, &shared::random::for_id());
@@ -186,12 +217,17 @@ async fn start(
         fresh_turns: Semaphore::new(FRESH_ATTEMPTS_MAX),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
+        recount_turn: Semaphore::new(1),
         snapshot_entries,
         snapshot_turn: Semaphore::new(1),
         packs: Default::default(),
+        horizon: Cell::default(),
         draining: Cell::new(false),
-        ready,
+        clock_is_off: condition.clock_is_off,
+        ready: condition.ready,
     });
+    let erasing = erase_what_is_left(app.view.clone(), Arc::clone(&app.clock));
+    actix_rt::spawn(erasing);
     let mut fatal = app.view.fatal();
     let node = tokio::select! {
         node = Node::start(replica) => node,
@@ -211,10 +247,10 @@ async fn start(
 /// Waits for JetStream as long as it takes; faults of the settings show before.
 async fn app(
     settings: Settings,
-    resolver: Arc<dyn Resolve>,
+    ports: Ports,
     follower: mpsc::UnboundedSender<Change>,
 ) -> Result<App, DispatchError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let Ports { resolver, clock } = ports;
     let guard = Arc::new(AddressGuard::new(settings.endpoint_allow_cidrs.clone()));
     let agent = concat!("Carillon/", env!("CARGO_PKG_VERSION"));
     let client = GuardedClient::new(guard, resolver, agent)?;
@@ -226,19 +262,27 @@ async fn app(
         .admin_token
         .clone()
         .ok_or(DispatchError::NoAdminToken)?;
+    let tokens = Tokens::new(
+        settings.jwt.clone(),
+        settings.jwt_jwks_url.as_ref(),
+        Arc::clone(&clock),
+    )?;
     let nats = connect(&settings).await?;
     let keys = settings.master_keys.clone();
     let view = RegistryView::start(nats.clone(), keys, Arc::clone(&clock), Some(follower));
     Ok(App {
         view,
         applied: Arc::new(Applied::new(nats.partitions)),
+        key_usage: KeyUsage::new(nats.clone(), Arc::clone(&clock)),
         nats,
         clock,
         admin_token,
+        tokens,
         master_keys: settings.master_keys,
         public_ingest_url: settings.public_ingest_url,
         connectors: Arc::new(connectors),
         client,
+        trials: Trials::default(),
     })
 }
 
@@ -255,24 +299,28 @@ async fn connect(settings: &Settings) -> Result<Nats, DispatchError> {
                 tracing::warn!(%error, "waiting for JetStream");
                 tokio::time::sleep(CONNECT_RETRY).await;
             }
-            Err(error @ TopologyError::Foreign { .. }) => return Err(error.into()),
+            Err(error @ (TopologyError::Foreign { .. } | TopologyError::Forgets { .. })) => {
+                return Err(error.into());
+            }
         }
     }
 }
 
-fn readiness(ready: Arc<AtomicBool>, slot: Arc<AppSlot>) -> ops::Readiness {
+fn readiness(condition: &Condition, slot: Arc<AppSlot>) -> ops::Readiness {
+    let (ready, clock_is_off) = (
+        Arc::clone(&condition.ready),
+        Arc::clone(&condition.clock_is_off),
+    );
     Arc::new(move || match slot.app() {
         None => Err("waiting for JetStream"),
         Some(app) if !app.nats.is_connected() => Err("not connected to NATS"),
         Some(app) if !app.view.is_current() => Err("the registry view is not current"),
+        Some(_) if clock_is_off.load(Ordering::Acquire) => {
+            Err("the wall clock is over 60 s off JetStream's")
+        }
         Some(_) if !ready.load(Ordering::Acquire) => Err("partitions are not all owned"),
         Some(_) => Ok(()),
     })
-}
-
-/// How names resolve outside of tests.
-pub fn system_resolver() -> Arc<dyn Resolve> {
-    Arc::new(SystemResolver)
 }
 
 impl From<NodeError> for DispatchError {

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use anyhow::Context as _;
-use dispatcher::Listeners;
+use dispatcher::{Listeners, Ports};
 use shared::config::{Arguments, Service, Settings};
 use shared::{shutdown, telemetry};
 
@@ -33,9 +33,9 @@ fn main() -> anyhow::Result<()> {
             }
             tracing::info!("stopping");
         };
-        let resolver = dispatcher::system_resolver();
+        let ports = Ports::system();
         // Boxed: the whole service is one future of many kilobytes.
-        Box::pin(dispatcher::run(settings, listeners, resolver, requested)).await
+        Box::pin(dispatcher::run(settings, listeners, ports, requested)).await
     })?;
     Ok(())
 }

@@ -28,6 +28,9 @@ pub(crate) struct DispatcherMetrics {
     pub gate_closed: Counter,
     pub partitions_owned: Gauge,
     pub partitions_stopped: Counter,
+    pub partitions_unseen: Counter,
+    pub partitions_unreadable: Counter,
+    pub clock_offset_seconds: Gauge,
     takeovers: [Counter; 4],
     pub takeover_seconds: Histogram,
     pub lease_lapses: Counter,
@@ -40,6 +43,7 @@ pub(crate) struct DispatcherMetrics {
     pub snapshots: Counter,
     pub snapshots_failed: Counter,
     pub snapshot_seconds: Histogram,
+    pub ledger_gaps: Counter,
     pub accounts_projected: Counter,
     pub webhook_events: Counter,
     pub webhook_events_dropped: Counter,
@@ -122,6 +126,19 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_partitions_stopped_total",
                 "Partitions given up because of a fault or another owner",
             ),
+            clock_offset_seconds: registry.gauge(
+                "carillon_dispatcher_clock_offset_seconds",
+                "How far the wall clock is ahead of JetStream's",
+                &[],
+            ),
+            partitions_unreadable: count(
+                "carillon_dispatcher_partitions_unreadable_total",
+                "Partitions given up because a later release wrote what this one cannot read",
+            ),
+            partitions_unseen: count(
+                "carillon_dispatcher_partitions_unseen_total",
+                "Partitions taken after EVENTS had dropped what no owner had classified",
+            ),
             takeovers: takeovers(registry),
             takeover_seconds: registry.seconds(
                 "carillon_dispatcher_takeover_seconds",
@@ -169,6 +186,10 @@ impl DispatcherMetrics {
             mailbox_full: count(
                 "carillon_dispatcher_mailbox_full_total",
                 "Offers that a webhook had no room for, and reads from the stream instead",
+            ),
+            ledger_gaps: count(
+                "carillon_dispatcher_ledger_gaps_total",
+                "Webhooks whose account did not add up when they were looked at; 0, or a fault",
             ),
             accounts_projected: count(
                 "carillon_dispatcher_accounts_projected_total",

@@ -3,24 +3,94 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::ids::{PartitionId, Sequence};
+use shared::domain::journal::{EntryPlace, Links};
+use shared::ids::{PartitionId, ProjectId, Sequence, WebhookId};
 use shared::nats::requests;
 use shared::nats::{Nats, Unavailable};
 
+use crate::core::overview::{Overview, Span};
+use crate::core::standing::Standing;
+
+/// A partition changes its owner within this, and then there is somebody to ask.
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A question, in JSON on the wire.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Question {
     /// Are the partition's registry entries applied through this sequence? Answered once they
     /// are, or after a second.
     Applied { through: u64 },
+    /// What happened to a webhook's deliveries in a span of time, and how its account stands.
+    Overview { webhook: WebhookId, span: Span },
+    /// Where the webhook's last attempt stands in JOURNAL.
+    LastAttempt { webhook: WebhookId },
+    /// How an event's deliveries stand.
+    Standings { project: ProjectId, sequence: u64 },
+    /// How many attempts of each have failed in a row, as far as JOURNAL says?
+    ConsecutiveFailures { webhooks: Vec<WebhookId> },
+}
+
+impl Question {
+    /// Whether the answer is what the stored log folds to.
+    pub(crate) fn is_of_the_state(&self) -> bool {
+        match self {
+            Self::Applied { .. } => false,
+            Self::Overview { .. }
+            | Self::LastAttempt { .. }
+            | Self::Standings { .. }
+            | Self::ConsecutiveFailures { .. } => true,
+        }
+    }
 }
 
 /// The answer to the question of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    Applied { is_reached: bool },
+    Applied {
+        is_reached: bool,
+    },
+    /// In the order of the question; 0 for one that the owner has not heard of.
+    ConsecutiveFailures {
+        counts: Vec<u32>,
+    },
+    Overview(Box<Overview>),
+    LastAttempt(LastAttempt),
+    Standings(Vec<(WebhookId, Standing)>),
+}
+
+/// Sequence of a pack, and index among its entries.
+type Place = (u64, u16);
+
+/// A webhook's [`Links`] on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastAttempt {
+    entry: Option<Place>,
+    failure: Option<Place>,
+}
+
+impl From<Links> for LastAttempt {
+    fn from(links: Links) -> Self {
+        let place = |place: EntryPlace| (place.pack.0, place.index);
+        Self {
+            entry: links.entry.map(place),
+            failure: links.failure.map(place),
+        }
+    }
+}
+
+impl From<LastAttempt> for Links {
+    fn from(last: LastAttempt) -> Self {
+        let place = |(pack, index)| EntryPlace {
+            pack: Sequence(pack),
+            index,
+        };
+        Self {
+            entry: last.entry.map(place),
+            failure: last.failure.map(place),
+        }
+    }
 }
 
 /// Asks the owner of `partition`, for an asker who has seen the registry through `seen`.
@@ -28,11 +98,33 @@ pub(crate) async fn ask(
     nats: &Nats,
     partition: PartitionId,
     seen: Sequence,
-    question: Question,
+    question: &Question,
     within: Duration,
 ) -> Result<Answer, Unavailable> {
     let malformed = |error: serde_json::Error| Unavailable(error.to_string());
-    let body = serde_json::to_vec(&question).map_err(malformed)?;
+    let body = serde_json::to_vec(question).map_err(malformed)?;
     let answer = requests::ask(nats, partition, seen, body.into(), within).await?;
     serde_json::from_slice(&answer).map_err(malformed)
+}
+
+/// Asks until somebody answers, for as long as `within`: a partition may be between two owners.
+pub(crate) async fn ask_until(
+    nats: &Nats,
+    partition: PartitionId,
+    seen: Sequence,
+    question: &Question,
+    within: Duration,
+) -> Result<Answer, Unavailable> {
+    let mut reason = Unavailable("the partition's owner does not answer".into());
+    let asked = async {
+        loop {
+            match ask(nats, partition, seen, question, within).await {
+                Ok(answer) => return answer,
+                Err(error) => reason = error,
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    let answered = tokio::time::timeout(within, asked).await;
+    answered.map_err(|_| reason)
 }

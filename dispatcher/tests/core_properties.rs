@@ -21,7 +21,7 @@ use shared::domain::journal::{Counted, Failure, JournalEntry, Pack};
 use shared::domain::policy::{Ordering, Policy};
 use shared::domain::state::{Failing, PartitionState, WebhookState};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{Epoch, EventId, LaneHash, Position, Sequence, WebhookId};
+use shared::ids::{Epoch, EventId, EventTypeHash, LaneHash, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
@@ -142,6 +142,7 @@ impl World {
             .map(|sequence| Match {
                 sequence: Sequence(sequence),
                 event: event(sequence),
+                event_type: event_type(sequence),
                 lane: self.lanes[usize::try_from(sequence - 1).unwrap()],
                 skipped: None,
             })
@@ -431,6 +432,10 @@ fn event(sequence: u64) -> EventId {
     EventId::from_bytes(u128::from(sequence).to_be_bytes())
 }
 
+fn event_type(sequence: u64) -> EventTypeHash {
+    EventTypeHash(u32::try_from(sequence).unwrap())
+}
+
 fn fold(packs: &[Pack]) -> PartitionState {
     let mut state = PartitionState::default();
     for (index, pack) in packs.iter().enumerate() {
@@ -445,7 +450,11 @@ fn fold(packs: &[Pack]) -> PartitionState {
 /// Sequences that ended, each at most once.
 fn ends(packs: &[Pack]) -> BTreeSet<Sequence> {
     let mut ends = BTreeSet::new();
-    for entry in packs.iter().flat_map(|pack| &pack.entries) {
+    for mut entry in packs.iter().flat_map(|pack| pack.entries.clone()) {
+        if let Some((attempt, _)) = entry.attempt_mut() {
+            let sequence = attempt.position.sequence.0;
+            assert_eq!(attempt.event_type, event_type(sequence), "{attempt:?}");
+        }
         let ended = match entry {
             JournalEntry::Delivered { attempt, .. }
             | JournalEntry::Exhausted { attempt, .. }
@@ -519,6 +528,7 @@ proptest! {
 fn what_was_tried_out_of_order_is_not_brought_back_when_its_lane_forgets() {
     let failing = Failing {
         event: event(4),
+        event_type: event_type(4),
         lane: LaneHash(0),
         attempts: 1,
         retry_at: Timestamp::from_millis(999_000),

@@ -9,12 +9,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dispatcher::core::classify::ConfigHistory;
+use dispatcher::core::overview::Recount;
 use dispatcher::core::partition::{Gap, Partition, Stretch, owed};
 use shared::domain::event::{Event, EventType, Source};
 use shared::domain::filter::Selection;
 use shared::domain::journal::{JournalEntry, SkipReason};
 use shared::domain::policy::Policy;
-use shared::domain::state::{Applied, Rule};
+use shared::domain::state::{Applied, Failing, Rule, WebhookState};
 use shared::domain::webhook::{
     Dialect, Endpoint, Status, Webhook, WebhookDefinition, WebhookVersion,
 };
@@ -52,6 +54,7 @@ fn webhook(from: u64, versions: Vec<WebhookVersion>) -> Webhook {
             selection: selection("*"),
             description: None,
             verification_required: false,
+            verified_at: None,
             policy: Policy::default(),
             status: Status::Enabled,
             status_reason: None,
@@ -61,12 +64,13 @@ fn webhook(from: u64, versions: Vec<WebhookVersion>) -> Webhook {
         endpoint: Endpoint {
             url: serde_json::from_str("\"https://example.com/\"").unwrap(),
             headers: Vec::new(),
+            token: None,
         },
         secrets: Vec::new(),
-        signers: Arc::new(Signers {
+        signers: Some(Arc::new(Signers {
             active: signer,
             previous: None,
-        }),
+        })),
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
         sequence: versions.last().unwrap().registry_sequence,
@@ -318,4 +322,61 @@ fn a_checkpoint_is_the_last_event_seen_whatever_is_classified_after_it() {
     take(&mut partition, &others);
     assert_eq!(partition.classified().position.sequence, Sequence(9));
     assert_eq!(checkpoint(&partition), second);
+}
+
+#[test]
+fn a_recount_finds_what_is_pending_in_the_events_themselves() {
+    let registry = Rule::Registry {
+        sequence: Sequence(10),
+        lifts: true,
+    };
+    let applied = Applied {
+        from: Position {
+            generation: 1,
+            sequence: Sequence(1),
+        },
+        rule: registry,
+    };
+    let versions = vec![version(10, "hris_employees.*", Some(Status::Enabled))];
+    let history = ConfigHistory::restored(&[applied], &webhook(1, versions));
+    let (_, sample) = event(8, "hris_employees.created");
+    let failing = Failing {
+        event: sample.id,
+        event_type: EventTypeHash(1),
+        lane: LaneHash(1),
+        attempts: 1,
+        retry_at: Timestamp::from_millis(0),
+    };
+    // Of eleven events, one failed and one ended; the last is of no interest.
+    let told = WebhookState {
+        resolved: Sequence(10),
+        ended: [(Sequence(12), LaneHash(1))].into(),
+        failing: [(Sequence(8), failing)].into(),
+        ..WebhookState::default()
+    };
+    let recounted = |told: &WebhookState, missing: Option<u64>| {
+        let mut recount = Recount::new(told, history.clone(), Sequence(16)).unwrap();
+        let (after, through) = recount.range();
+        assert_eq!(through, Sequence(16));
+        for sequence in (after.0 + 1..=15).filter(|sequence| Some(*sequence) != missing) {
+            let (sequence, event) = event(sequence, "hris_employees.created");
+            recount.take(sequence, &event);
+        }
+        let (sequence, event) = event(16, "ats_jobs.created");
+        recount.take(sequence, &event);
+        (after.0, recount.pending())
+    };
+    assert_eq!(recounted(&told, None), (10, 5));
+    assert_eq!(recounted(&told, Some(14)), (10, 4));
+    // What lies behind the failed one is pending too, from where its lane is not resolved.
+    let behind = WebhookState {
+        behind: [(LaneHash(1), Sequence(9))].into(),
+        ..told.clone()
+    };
+    assert_eq!(recounted(&behind, None), (8, 7));
+    let uncounted = WebhookState {
+        uncounted: Some((Sequence(1), Sequence(4))),
+        ..told
+    };
+    assert!(Recount::new(&uncounted, history.clone(), Sequence(16)).is_none());
 }

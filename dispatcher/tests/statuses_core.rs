@@ -48,6 +48,7 @@ fn webhook(versions: Vec<WebhookVersion>) -> Webhook {
             selection: selection("*"),
             description: None,
             verification_required: false,
+            verified_at: None,
             policy: Policy::default(),
             status: Status::Enabled,
             status_reason: None,
@@ -57,12 +58,13 @@ fn webhook(versions: Vec<WebhookVersion>) -> Webhook {
         endpoint: Endpoint {
             url: serde_json::from_str("\"https://example.com/\"").unwrap(),
             headers: Vec::new(),
+            token: None,
         },
         secrets: Vec::new(),
-        signers: Arc::new(Signers {
+        signers: Some(Arc::new(Signers {
             active: signer,
             previous: None,
-        }),
+        })),
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
         sequence: versions.last().unwrap().registry_sequence,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use shared::connector::Connectors;
 use shared::domain::registry::RegistryState;
 use shared::nats::Nats;
+use shared::nats::batches::Batches;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::telemetry::metrics::Registry;
 use shared::time::Clock;
@@ -40,6 +42,9 @@ pub(crate) struct App {
 pub(crate) struct Store {
     pub(crate) nats: Nats,
     pub(crate) registry: RegistryView,
+    pub(crate) key_usage: KeyUsage,
+    /// Where events are gathered on their way; `None` when each goes by itself.
+    pub(crate) batches: Option<Batches>,
 }
 
 impl App {

@@ -13,6 +13,8 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::{HttpServer, web};
 use shared::config::Settings;
 use shared::connector::{ConnectorError, Connectors};
+use shared::nats::batches::Batches;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologyError};
 use shared::nats::{self, Nats};
@@ -142,7 +144,14 @@ async fn follow(settings: &Settings, app: &App) -> Result<Infallible, RunError> 
     let registry = RegistryView::start(nats.clone(), keys, app.clock.clone(), None);
     let mut fatal = registry.fatal();
     tracing::info!(partitions = nats.partitions.get(), "JetStream is there");
-    app.open(Store { nats, registry });
+    app.open(Store {
+        batches: settings
+            .publish_batches
+            .then(|| Batches::start(nats.clone())),
+        key_usage: KeyUsage::new(nats.clone(), app.clock.clone()),
+        nats,
+        registry,
+    });
     let reason = fatal.wait_for(Option::is_some).await;
     // The sender lives in the view, which the app holds.
     let reason = reason.ok().and_then(|reason| reason.clone());
@@ -158,7 +167,9 @@ async fn connect(settings: &Settings) -> Result<Nats, RunError> {
     loop {
         match topology::ensure(&client, &settings.topology).await {
             Ok(nats) => return Ok(nats),
-            Err(error @ TopologyError::Foreign { .. }) => return Err(error.into()),
+            Err(error @ (TopologyError::Foreign { .. } | TopologyError::Forgets { .. })) => {
+                return Err(error.into());
+            }
             Err(TopologyError::Unavailable(error)) => {
                 if !told {
                     tracing::warn!(%error, "waiting for JetStream");

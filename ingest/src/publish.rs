@@ -3,17 +3,17 @@
 //! Invariants: an event is reported as stored only after its acknowledgement; the next event of a
 //! lane is sent only after the previous one is stored (`protocol.md`, rule 2); an answer comes
 //! within [`EVENT_WITHIN`] of [`BEGUN_WITHIN`], whatever JetStream does. Each event is published
-//! at once, by an append of its own (rule 3): atomic batches only pay on servers that sync always.
+//! at once, by an append of its own, unless the operator has said that the server syncs always:
+//! atomic batches pay there alone (rule 3).
 
 use std::cell::OnceCell;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use shared::nats::Nats;
-use shared::nats::append::{AppendError, NewMessage};
+use shared::nats::append::{AppendError, Appended, NewMessage};
 use shared::subjects;
 
-use crate::app::App;
+use crate::app::{App, Store};
 use crate::core::lanes;
 use crate::core::render::UnrenderedEvent;
 
@@ -49,13 +49,13 @@ pub(crate) enum PublishError {
 /// Stores the events, lanes side by side. The n-th result is the n-th event's.
 pub(crate) async fn publish(
     app: &App,
-    nats: &Nats,
+    store: &Store,
     events: &[&UnrenderedEvent<'_>],
 ) -> Vec<Result<Stored, PublishError>> {
     let plan = lanes::plan(events.iter().map(|event| (event.id, event.lane())));
     let request = Request {
         app,
-        nats,
+        store,
         events,
         begun_at: app.clock.elapsed(),
         halted: OnceCell::new(),
@@ -86,7 +86,7 @@ pub(crate) async fn publish(
 
 struct Request<'a> {
     app: &'a App,
-    nats: &'a Nats,
+    store: &'a Store,
     events: &'a [&'a UnrenderedEvent<'a>],
     begun_at: Duration,
     /// Why one event could not be stored. No other is begun then: what fails now fails for all,
@@ -139,7 +139,7 @@ impl Request<'_> {
     async fn append(&self, event: &UnrenderedEvent<'_>) -> Result<Stored, PublishError> {
         // What is published while disconnected waits in the client and goes out later; nobody
         // would be there to hear of it.
-        if !self.nats.is_connected() {
+        if !self.store.nats.is_connected() {
             return self.halt("not connected to NATS".into());
         }
         let permits = permits(event.message_bytes_bound());
@@ -147,7 +147,7 @@ impl Request<'_> {
         let Ok(_room) = room else {
             return self.halt("the process is ending".into());
         };
-        let partition = self.nats.partitions.of(event.project);
+        let partition = self.store.nats.partitions.of(event.project);
         let message = NewMessage {
             subject: subjects::event(partition, event.project, &event.event_type),
             payload: event.message(),
@@ -155,7 +155,7 @@ impl Request<'_> {
             expected: None,
             never_expires: false,
         };
-        match self.nats.append(message.clone()).await {
+        match self.append_once(message.clone()).await {
             Ok(appended) if appended.duplicate => return Ok(Stored::Before),
             Ok(_) => return Ok(Stored::New),
             Err(AppendError::TooLarge) => return Err(PublishError::TooLarge),
@@ -166,9 +166,16 @@ impl Request<'_> {
         self.app.metrics.publish_repeated.increment(1);
         tokio::time::sleep(REPEAT_AFTER).await;
         // Under the same message id: `duplicate` now says that the first try was stored after all.
-        match self.nats.append(message).await {
+        match self.store.nats.append(message).await {
             Ok(_) => Ok(Stored::New),
             Err(error) => self.halt(error.to_string()),
+        }
+    }
+
+    async fn append_once(&self, message: NewMessage) -> Result<Appended, AppendError> {
+        match &self.store.batches {
+            Some(batches) => batches.append(message).await,
+            None => self.store.nats.append(message).await,
         }
     }
 

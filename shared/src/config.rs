@@ -9,12 +9,16 @@ use std::path::PathBuf;
 use config::{Config, Environment, File, FileFormat};
 use ipnet::IpNet;
 use serde::Deserialize;
+use url::Url;
 
+use crate::jwt::JwtRules;
 use crate::nats::NatsSettings;
 use crate::nats::topology::TopologySettings;
 use crate::partition::PartitionCount;
 use crate::secret::{MasterKeys, Secret};
 
+/// Shorter ones are guessed. RFC 7518, 3.2 asks for 32; some issuers' are shorter.
+const JWT_SECRET_BYTES_MIN: usize = 16;
 const DEFAULTS: &str = include_str!("../default.toml");
 
 /// Which of the two processes is configured.
@@ -50,11 +54,16 @@ pub struct Settings {
     pub topology: TopologySettings,
     /// Journal entries of a partition after which a snapshot is stored.
     pub snapshot_entries: u64,
+    /// Whether ingest gathers events into atomic batches.
+    pub publish_batches: bool,
     pub http_addr: SocketAddr,
     pub ops_addr: SocketAddr,
     pub public_ingest_url: String,
     pub master_keys: MasterKeys,
     pub admin_token: Option<Secret>,
+    pub jwt: JwtRules,
+    /// Where the issuer's public keys are.
+    pub jwt_jwks_url: Option<Url>,
     pub endpoint_allow_cidrs: Vec<IpNet>,
     pub connectors_dir: Option<PathBuf>,
     pub log: String,
@@ -86,12 +95,17 @@ struct Raw {
     stream_replicas: usize,
     partitions: u16,
     snapshot_entries: u64,
+    publish_batches: bool,
     http_addr: String,
     ops_addr: String,
     public_ingest_url: String,
     master_key: Secret,
     master_key_previous: OneOrMany,
     admin_token: Secret,
+    jwt_hs256_secret: Secret,
+    jwt_jwks_url: String,
+    jwt_audience: String,
+    jwt_issuer: String,
     endpoint_allow_cidrs: OneOrMany,
     connectors_dir: String,
     log: String,
@@ -183,10 +197,12 @@ impl Raw {
             return invalid("snapshot_entries", "must be 1 or more");
         }
         let public = self.public_ingest_url.trim_end_matches('/').to_owned();
-        match url::Url::parse(&public) {
+        match Url::parse(&public) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => {}
             Ok(_) | Err(_) => return invalid("public_ingest_url", "must be an http or https URL"),
         }
+        let jwt = self.jwt()?;
+        let jwt_jwks_url = jwks_url(&self.jwt_jwks_url)?;
         let cidrs = self.endpoint_allow_cidrs.values();
         Ok(Settings {
             service,
@@ -201,10 +217,13 @@ impl Raw {
                 partitions,
             },
             snapshot_entries: self.snapshot_entries,
+            publish_batches: self.publish_batches,
             http_addr: address("http_addr", &self.http_addr, default_http)?,
             ops_addr: address("ops_addr", &self.ops_addr, default_ops)?,
             public_ingest_url: public,
             master_keys,
+            jwt,
+            jwt_jwks_url,
             admin_token: Some(self.admin_token).filter(|token| !token.reveal().is_empty()),
             endpoint_allow_cidrs: cidrs
                 .into_iter()
@@ -217,6 +236,32 @@ impl Raw {
             log: self.log,
             log_format: self.log_format,
         })
+    }
+}
+
+impl Raw {
+    fn jwt(&self) -> Result<JwtRules, SettingsError> {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let secret = &self.jwt_hs256_secret;
+        if (1..JWT_SECRET_BYTES_MIN).contains(&secret.reveal().len()) {
+            return invalid("jwt_hs256_secret", "must be of 16 bytes or more");
+        }
+        Ok(JwtRules {
+            hs256_secret: Some(secret.clone()).filter(|secret| !secret.reveal().is_empty()),
+            audience: text(&self.jwt_audience),
+            issuer: text(&self.jwt_issuer),
+        })
+    }
+}
+
+fn jwks_url(text: &str) -> Result<Option<Url>, SettingsError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Some(url)),
+        Ok(url) if url.scheme() == "file" && url.to_file_path().is_ok() => Ok(Some(url)),
+        Ok(_) | Err(_) => invalid("jwt_jwks_url", "must be an http, https or file URL"),
     }
 }
 
@@ -275,6 +320,7 @@ impl fmt::Display for Settings {
         writeln!(f, "stream_replicas = {}", self.topology.replicas)?;
         writeln!(f, "partitions = {}", self.topology.partitions.get())?;
         writeln!(f, "snapshot_entries = {}", self.snapshot_entries)?;
+        writeln!(f, "publish_batches = {}", self.publish_batches)?;
         writeln!(f, "http_addr = \"{}\"", self.http_addr)?;
         writeln!(f, "ops_addr = \"{}\"", self.ops_addr)?;
         writeln!(f, "public_ingest_url = {:?}", self.public_ingest_url)?;
@@ -285,6 +331,20 @@ impl fmt::Display for Settings {
             ""
         };
         writeln!(f, "admin_token = \"{token}\"")?;
+        let secret = match &self.jwt.hs256_secret {
+            Some(_) => "(set)",
+            None => "",
+        };
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_default();
+        // Without the query and the password, which may be credentials.
+        let jwks = self.jwt_jwks_url.as_ref().map(|url| {
+            let host = url.host_str().unwrap_or_default();
+            format!("{}://{host}{}", url.scheme(), url.path())
+        });
+        writeln!(f, "jwt_hs256_secret = \"{secret}\"")?;
+        writeln!(f, "jwt_jwks_url = {:?}", or_none(&jwks))?;
+        writeln!(f, "jwt_audience = {:?}", or_none(&self.jwt.audience))?;
+        writeln!(f, "jwt_issuer = {:?}", or_none(&self.jwt.issuer))?;
         writeln!(f, "endpoint_allow_cidrs = {cidrs:?}")?;
         writeln!(f, "connectors_dir = {:?}", file(&self.connectors_dir))?;
         writeln!(f, "log = {:?}", self.log)?;
@@ -388,6 +448,9 @@ mod tests {
             ("CARILLON_ENDPOINT_ALLOW_CIDRS", "10.0.0.0/99"),
             ("CARILLON_PUBLIC_INGEST_URL", "ftp://x"),
             ("CARILLON_MASTER_KEY", "c2hvcnQ="),
+            ("CARILLON_JWT_HS256_SECRET", "short"),
+            ("CARILLON_JWT_JWKS_URL", "keys.json"),
+            ("CARILLON_JWT_JWKS_URL", "ftp://idp/keys"),
         ] {
             assert!(load(Service::Ingest, &[(key, value)]).is_err(), "{key}");
         }
@@ -421,9 +484,17 @@ mod tests {
 
     #[test]
     fn printed_settings_hold_no_secret() {
-        let url = ("CARILLON_NATS_URL", "nats://user:hunter2@a:1");
-        let printed = load(Service::Dispatcher, &[url]).unwrap().to_string();
-        for secret in [KEY, "0123456789abcdef", "hunter2"] {
+        let set = [
+            ("CARILLON_NATS_URL", "nats://user:hunter2@a:1"),
+            ("CARILLON_JWT_HS256_SECRET", "a secret of tokens"),
+            (
+                "CARILLON_JWT_JWKS_URL",
+                "https://u:hunter2@idp/keys?key=hunter3",
+            ),
+        ];
+        let printed = load(Service::Dispatcher, &set).unwrap().to_string();
+        assert!(printed.contains("https://idp/keys"), "{printed}");
+        for secret in [KEY, "0123456789abcdef", "hunter", "of tokens"] {
             assert!(!printed.contains(secret), "{printed}");
         }
     }

@@ -53,6 +53,12 @@ macro_rules! id {
             pub const fn uuid(self) -> Uuid {
                 self.0
             }
+
+            /// The id that [`Self::uuid`] prints so, hyphens included.
+            pub fn from_bare(text: &str) -> Option<Self> {
+                let uuid = Uuid::try_parse(text).ok()?;
+                (text.len() == uuid::fmt::Hyphenated::LENGTH).then_some(Self(uuid))
+            }
         }
 
         impl fmt::Display for $name {
@@ -100,6 +106,21 @@ id!(/// One customer's linked login at a provider.
     AccountId, "acc_");
 id!(/// One normalized fact; also its `Nats-Msg-Id` and its `webhook-id`.
     EventId, "evt_");
+impl EventId {
+    /// When it was made, if the id says so: one that is derived from a dedup tuple does not.
+    pub fn created_at(self) -> Option<Timestamp> {
+        let time = self
+            .0
+            .get_timestamp()
+            .filter(|_| self.0.get_version_num() == 7)?;
+        let (seconds, nanos) = time.to_unix();
+        let seconds = i64::try_from(seconds).ok()?.checked_mul(1_000)?;
+        Some(Timestamp::from_millis(
+            seconds.saturating_add(i64::from(nanos / 1_000_000)),
+        ))
+    }
+}
+
 id!(/// A subscriber's endpoint with its filter, secrets and policy.
     WebhookId, "wh_");
 id!(/// A webhook's signing secret.
@@ -162,6 +183,11 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneHash(pub u64);
 
+/// Hash of an event type's name, by which JOURNAL names the type. Of those in the catalog no two
+/// have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventTypeHash(pub u32);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +198,14 @@ mod tests {
         assert_eq!(id.uuid().get_version_num(), 7);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id.to_string().starts_with("prj_01977d8bbffb7"), "{id}");
+    }
+
+    #[test]
+    fn only_an_id_by_time_tells_when_it_was_made() {
+        let at = Timestamp::from_millis(1_750_158_000_123);
+        assert_eq!(EventId::new(at, &[7; 10]).created_at(), Some(at));
+        let derived = uuid::Builder::from_custom_bytes([7; 16]).into_uuid();
+        assert_eq!(EventId::from_uuid(derived).created_at(), None);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub mod domain;
 #[cfg(feature = "http")]
 pub mod http_client;
 pub mod ids;
+#[cfg(feature = "http")]
+pub mod jwks;
+pub mod jwt;
 pub mod limits;
 #[cfg(feature = "nats")]
 pub mod nats;

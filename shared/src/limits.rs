@@ -20,6 +20,8 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 pub const SELECTORS_MAX: usize = 200;
 /// Providers or sources named by one selector.
 pub const SELECTOR_NAMES_MAX: usize = 100;
+/// Signing secrets of one webhook: a rotation takes two.
+pub const SIGNING_SECRETS_MAX: usize = 10;
 /// Static headers of one webhook.
 pub const STATIC_HEADERS_MAX: usize = 20;
 /// Name and value of one static header, together.

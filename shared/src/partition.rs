@@ -3,7 +3,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::ids::{AccountId, LaneHash, PartitionId, ProjectId, ReplicaId};
+use crate::domain::event::EventType;
+use crate::ids::{AccountId, EventTypeHash, LaneHash, PartitionId, ProjectId, ReplicaId};
 
 /// How many partitions the streams are divided into. Written into the stream's metadata at the
 /// first start and read from there ever after.
@@ -50,6 +51,12 @@ pub fn lane_hash(account: Option<AccountId>, resource: &str, record_id: &str) ->
     LaneHash(xxh3_64(&key))
 }
 
+/// What JOURNAL calls an event type: the low half of `xxh3_64(name)`.
+pub fn event_type_hash(event_type: &EventType) -> EventTypeHash {
+    let [a, b, c, d, ..] = xxh3_64(event_type.as_str().as_bytes()).to_le_bytes();
+    EventTypeHash(u32::from_le_bytes([a, b, c, d]))
+}
+
 /// The replica that `partition` belongs to when exactly `replicas` live; `None` when none does.
 /// The order of the slice does not matter.
 ///
@@ -73,11 +80,12 @@ fn weight(partition: PartitionId, replica: ReplicaId) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::catalog;
 
     #[test]
     fn partitions_never_move() {
@@ -97,6 +105,27 @@ mod tests {
         );
         assert_ne!(hash(None, "ab", "c"), hash(None, "a", "bc"));
         assert_ne!(hash(None, "a", "b"), hash(Some(account), "a", "b"));
+    }
+
+    #[test]
+    fn event_types_never_change_what_they_are_called() {
+        let vectors = [
+            ("hris_employees.created", 0xd401_eadd),
+            ("account.deleted", 0xe60d_b666),
+            ("webhook.failing", 0x76bb_3ae6),
+        ];
+        let seen = vectors.map(|(name, _)| {
+            let hash = event_type_hash(&EventType::parse(name).unwrap());
+            (name, hash.0)
+        });
+        assert_eq!(seen, vectors);
+    }
+
+    #[test]
+    fn no_two_types_of_the_catalog_are_called_the_same() {
+        let hash = |name: String| event_type_hash(&EventType::parse(&name).unwrap());
+        let hashes: HashSet<_> = catalog::names().map(hash).collect();
+        assert_eq!(hashes.len(), catalog::names().count());
     }
 
     #[test]

@@ -101,6 +101,16 @@ impl Problem {
         Self::new(413, "too_large", "Too large", detail)
     }
 
+    /// The key stands for another request.
+    pub fn idempotency_mismatch() -> Self {
+        Self::new(
+            422,
+            "idempotency_mismatch",
+            "Understood but invalid",
+            "an earlier call with this Idempotency-Key had another body",
+        )
+    }
+
     /// Understood but invalid.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
@@ -118,6 +128,16 @@ impl Problem {
             pointer: pointer.into(),
             detail: detail.into(),
         }])
+    }
+
+    /// More calls of this kind than are taken in a while.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(429, "too_many", "Too many calls", detail)
+    }
+
+    /// The endpoint did not echo what it was sent.
+    pub fn not_verified(detail: impl Into<String>) -> Self {
+        Self::new(409, "not_verified", "Not verified", detail)
     }
 
     /// Whether it holds is unknown: look, or repeat.

@@ -6,6 +6,8 @@
 //! | `REGISTRY` | `registry.{project}.{aggregate}.{id}` |
 //! | `JOURNAL` | `journal.{partition}` and `journal.{partition}.epoch` |
 //! | `KV_MEMBERS` | `$KV.MEMBERS.{replica}` |
+//! | `KV_IDEMPOTENCY` | `$KV.IDEMPOTENCY.{hash of owner, kind and key}` |
+//! | `KV_KEY_USAGE` | `$KV.KEY_USAGE.{key}` |
 //! | `SNAPSHOTS` | `snapshots.{partition}.manifest` and `snapshots.{partition}.chunks.{write}` |
 //!
 //! No stream holds `owner.{partition}`, on which the owner of a partition is asked.
@@ -13,13 +15,17 @@
 use crate::domain::event::EventType;
 use crate::domain::registry::Aggregate;
 use crate::domain::snapshot::SnapshotWriteId;
-use crate::ids::{PartitionId, ProjectId, ReplicaId};
+use crate::ids::{KeyId, PartitionId, ProjectId, ReplicaId};
 
 pub const EVENTS: &str = "EVENTS";
 pub const REGISTRY: &str = "REGISTRY";
 pub const JOURNAL: &str = "JOURNAL";
 /// The stream of a key-value bucket; so others find it as the bucket `MEMBERS`.
 pub const MEMBERS: &str = "KV_MEMBERS";
+/// The stream of the bucket `IDEMPOTENCY`.
+pub const IDEMPOTENCY: &str = "KV_IDEMPOTENCY";
+/// The stream of the bucket `KEY_USAGE`.
+pub const KEY_USAGE: &str = "KV_KEY_USAGE";
 pub const SNAPSHOTS: &str = "SNAPSHOTS";
 
 pub const EVENTS_ALL: &str = "events.>";
@@ -27,6 +33,8 @@ pub const REGISTRY_ALL: &str = "registry.>";
 pub const JOURNAL_ALL: &str = "journal.>";
 pub const JOURNAL_EPOCHS: &str = "journal.*.epoch";
 pub const MEMBERS_ALL: &str = "$KV.MEMBERS.>";
+pub const IDEMPOTENCY_ALL: &str = "$KV.IDEMPOTENCY.>";
+pub const KEY_USAGE_ALL: &str = "$KV.KEY_USAGE.>";
 pub const SNAPSHOTS_ALL: &str = "snapshots.>";
 
 /// Where an event is published.
@@ -59,6 +67,11 @@ pub fn partition_of_event(subject: &str) -> Option<PartitionId> {
 /// The subject of one aggregate, which carries its whole history.
 pub fn registry(project: ProjectId, aggregate: Aggregate, id: &str) -> String {
     format!("registry.{project}.{}.{id}", aggregate.as_str())
+}
+
+/// Every entry of a project.
+pub fn registry_of_project(project: ProjectId) -> String {
+    format!("registry.{project}.>")
 }
 
 /// Entries about accounts, of all projects.
@@ -101,6 +114,16 @@ pub fn member(replica: ReplicaId) -> String {
 /// The replica that a key is about.
 pub fn replica_of_member(subject: &str) -> Option<ReplicaId> {
     subject.strip_prefix("$KV.MEMBERS.")?.parse().ok()
+}
+
+/// What the first call with an idempotency key brought.
+pub fn idempotency(key: &[u8; 32]) -> String {
+    format!("$KV.IDEMPOTENCY.{}", hex::encode(key))
+}
+
+/// When an API key was used last.
+pub fn key_usage(key: KeyId) -> String {
+    format!("$KV.KEY_USAGE.{key}")
 }
 
 /// Where the owner of a partition answers.

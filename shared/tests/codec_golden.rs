@@ -23,6 +23,7 @@ use shared::domain::journal::{
 use shared::domain::policy::Policy;
 use shared::domain::registry::{DecidedAt, RegistryEntry, RegistryRecord};
 use shared::domain::snapshot::{KeptSnapshot, SnapshotLabel, SnapshotManifest, SnapshotWriteId};
+use shared::domain::state::totals::{Row, Tally, Totals, TypeTotals, WebhookTotals};
 use shared::domain::state::{
     Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
 };
@@ -58,6 +59,7 @@ fn event() -> Event {
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
+const EVENT_TYPE: EventTypeHash = EventTypeHash(0xfedc_ba98);
 const FAILURE_KINDS: [FailureKind; 8] = [
     FailureKind::Timeout,
     FailureKind::Connect,
@@ -113,6 +115,7 @@ fn attempt_entries() -> Vec<JournalEntry> {
         webhook: WEBHOOK,
         position: position(77),
         event: EVENT,
+        event_type: EVENT_TYPE,
         lane: LaneHash(u64::MAX),
         number: 2,
         started_at: AT,
@@ -233,6 +236,7 @@ fn webhook_entries() -> Vec<JournalEntry> {
         kept: vec![Kept {
             sequence: Sequence(78),
             event: EVENT,
+            event_type: EVENT_TYPE,
             lane: LaneHash(7),
             attempts: 1,
         }],
@@ -277,6 +281,7 @@ fn state() -> PartitionState {
     ];
     let failing = Failing {
         event: EVENT,
+        event_type: EVENT_TYPE,
         lane: LaneHash(7),
         attempts: 2,
         retry_at: AT,
@@ -330,9 +335,35 @@ fn state() -> PartitionState {
             (WEBHOOK, full),
         ]
         .into(),
+        totals: totals(),
         projected: Sequence(6),
         released: true,
         counts_begun: pack().counted,
+    }
+}
+
+fn totals() -> Totals {
+    let tally = |delivered| Tally {
+        delivered,
+        failed_attempts: 2,
+        exhausted: 3,
+        skipped: u32::MAX,
+    };
+    let row = |slot, delivered| Row {
+        slot,
+        tally: tally(delivered),
+    };
+    let typed = TypeTotals {
+        minutes: vec![row(29_169_299, 1), row(29_169_300, 4)],
+        hours: vec![row(486_155, 5)],
+    };
+    let untyped = TypeTotals {
+        minutes: Vec::new(),
+        hours: vec![row(486_155, 0)],
+    };
+    let types = [(Some(EVENT_TYPE), typed), (None, untyped)].into();
+    Totals {
+        webhooks: [(WEBHOOK, WebhookTotals { types })].into(),
     }
 }
 
@@ -373,6 +404,7 @@ fn records() -> Vec<RegistryRecord> {
         selection: Selection::new(serde_json::from_str(selection).unwrap()).unwrap(),
         description: Some("first".into()),
         verification_required: false,
+        verified_at: Some(Timestamp::from_millis(1_750_158_000_500)),
         policy: Policy::default(),
         status: Status::Enabled,
         status_reason: None,
@@ -420,6 +452,13 @@ fn records() -> Vec<RegistryRecord> {
             status: Status::Disabled,
             reason: None,
             decided: None,
+        },
+        RegistryEntry::SigningSecretDeleted {
+            secret: SecretId::from_bytes([7; 16]),
+        },
+        RegistryEntry::SigningSecretErased,
+        RegistryEntry::WebhookVerified {
+            status: Status::Enabled,
         },
     ]
     .into_iter()

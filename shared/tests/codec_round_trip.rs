@@ -10,6 +10,7 @@ use shared::domain::journal::{
     AttemptEntry, Checkpoint, Counted, DeactivateReason, EntryPlace, ExhaustReason, Failure,
     FailureWeight, JournalEntry, Kept, LanesSettled, Links, Pack, SkipReason, UnsentEnd,
 };
+use shared::domain::state::totals::{Row, Tally, Totals, TypeTotals, WebhookTotals};
 use shared::domain::state::{
     Applied, Breaker, Failing, Health, Ledger, PartitionState, Rule, WebhookState,
 };
@@ -71,14 +72,25 @@ fn unsent_end() -> impl Strategy<Value = UnsentEnd> {
     ]
 }
 
+fn event_type() -> impl Strategy<Value = EventTypeHash> {
+    any::<u32>().prop_map(EventTypeHash)
+}
+
 fn attempt() -> impl Strategy<Value = AttemptEntry> {
-    let event = (webhook_id(), position(), event_id(), lane());
+    let event = (webhook_id(), position(), event_id(), event_type(), lane());
     (event, any::<u32>(), time(), any::<u32>(), links()).prop_map(
-        |((webhook, position, event, lane), number, started_at, latency_ms, previous)| {
+        |(
+            (webhook, position, event, event_type, lane),
+            number,
+            started_at,
+            latency_ms,
+            previous,
+        )| {
             AttemptEntry {
                 webhook,
                 position,
                 event,
+                event_type,
                 lane,
                 number,
                 started_at,
@@ -153,10 +165,11 @@ fn attempt_entry() -> impl Strategy<Value = JournalEntry> {
 }
 
 fn ending_entry() -> impl Strategy<Value = JournalEntry> {
-    let kept = (sequence(), event_id(), lane(), any::<u32>()).prop_map(
-        |(sequence, event, lane, attempts)| Kept {
+    let kept = (sequence(), event_id(), event_type(), lane(), any::<u32>()).prop_map(
+        |(sequence, event, event_type, lane, attempts)| Kept {
             sequence,
             event,
+            event_type,
             lane,
             attempts,
         },
@@ -317,15 +330,15 @@ fn webhook_state() -> impl Strategy<Value = WebhookState> {
         exhausted,
         skipped,
     });
-    let failing =
-        (event_id(), lane(), any::<u32>(), time()).prop_map(|(event, lane, attempts, retry_at)| {
-            Failing {
-                event,
-                lane,
-                attempts,
-                retry_at,
-            }
-        });
+    let failing = (event_id(), event_type(), lane(), any::<u32>(), time()).prop_map(
+        |(event, event_type, lane, attempts, retry_at)| Failing {
+            event,
+            event_type,
+            lane,
+            attempts,
+            retry_at,
+        },
+    );
     let pending = (
         of((sequence(), sequence())),
         sequence(),
@@ -350,12 +363,40 @@ fn webhook_state() -> impl Strategy<Value = WebhookState> {
     )
 }
 
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let tally = any::<(u32, u32, u32, u32)>().prop_map(
+        |(delivered, failed_attempts, exhausted, skipped)| Tally {
+            delivered,
+            failed_attempts,
+            exhausted,
+            skipped,
+        },
+    );
+    vec(
+        (any::<u32>(), tally).prop_map(|(slot, tally)| Row { slot, tally }),
+        0..4,
+    )
+}
+
+fn totals() -> impl Strategy<Value = Totals> {
+    let of_type = (rows(), rows()).prop_map(|(minutes, hours)| TypeTotals { minutes, hours });
+    let of_webhook = btree_map(of(event_type()), of_type, 0..4);
+    let of_webhook = of_webhook.prop_map(|types| WebhookTotals { types });
+    hash_map(webhook_id(), of_webhook, 0..4).prop_map(|webhooks| Totals { webhooks })
+}
+
 fn state() -> impl Strategy<Value = PartitionState> {
     let last = of((any::<u64>().prop_map(Epoch), any::<u64>()));
     let head = (last, sequence(), of(position()), of(checkpoint()), time());
     let webhooks = hash_map(webhook_id(), webhook_state(), 0..6);
+    let webhooks = (webhooks, totals());
     (head, webhooks, sequence(), any::<bool>()).prop_map(
-        |((last, journal, classified, checkpoint, now), webhooks, projected, released)| {
+        |(
+            (last, journal, classified, checkpoint, now),
+            (webhooks, totals),
+            projected,
+            released,
+        )| {
             PartitionState {
                 last,
                 journal,
@@ -363,6 +404,7 @@ fn state() -> impl Strategy<Value = PartitionState> {
                 checkpoint,
                 now,
                 webhooks,
+                totals,
                 projected,
                 released,
                 counts_begun: Vec::new(),

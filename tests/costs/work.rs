@@ -17,7 +17,9 @@ use shared::domain::journal::{AttemptEntry, JournalEntry, Links, Pack};
 use shared::domain::policy::Policy;
 use shared::domain::state::WebhookState;
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{Epoch, EventId, LaneHash, Position, ProjectId, Sequence, WebhookId};
+use shared::ids::{
+    Epoch, EventId, EventTypeHash, LaneHash, Position, ProjectId, Sequence, WebhookId,
+};
 use shared::secret::new_signing_secret;
 use shared::signing::{Signer, Signers};
 use shared::time::Timestamp;
@@ -28,6 +30,7 @@ type Work = Box<dyn FnMut() -> Result<()>>;
 const AT: Timestamp = Timestamp::from_millis(1_750_158_000_123);
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
+const EVENT_TYPE: EventTypeHash = EventTypeHash(5);
 const LANES: u64 = 50;
 const PACK_ENTRIES: u64 = 50;
 const BODY_BYTES: usize = 1_024;
@@ -102,6 +105,7 @@ fn step() -> Result<Work> {
             matches: vec![Match {
                 sequence: Sequence(sequence),
                 event: EVENT,
+                event_type: EVENT_TYPE,
                 lane: LaneHash(sequence % LANES),
                 skipped: None,
             }],
@@ -155,6 +159,7 @@ fn pack() -> Pack {
             webhook: WEBHOOK,
             position: position(sequence),
             event: EVENT,
+            event_type: EVENT_TYPE,
             lane: LaneHash(u64::MAX / sequence),
             number: 1,
             started_at: AT,

@@ -2,7 +2,8 @@
 //! Every answer comes back as it is, so that tests can ask for refusals too.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -97,7 +98,9 @@ pub fn text(value: &Value, pointer: &str) -> Result<String> {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    management: String,
+    /// Asked in turn.
+    management: Vec<String>,
+    calls: Arc<AtomicUsize>,
     ingest: String,
     token: String,
 }
@@ -107,7 +110,8 @@ impl Client {
     pub fn new(management: &str, ingest: &str, token: &str) -> Result<Self> {
         Ok(Self {
             http: http()?,
-            management: management.to_owned(),
+            management: vec![management.to_owned()],
+            calls: Arc::default(),
             ingest: ingest.to_owned(),
             token: token.to_owned(),
         })
@@ -121,10 +125,35 @@ impl Client {
         }
     }
 
+    /// The same client, asking these replicas in turn.
+    #[must_use]
+    pub fn round_robin(&self, managements: Vec<String>) -> Self {
+        Self {
+            management: managements,
+            ..self.clone()
+        }
+    }
+
     /// A management call that has no method here.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply> {
-        let url = format!("{}{path}", self.management);
+        self.call_with(method, path, body, &[]).await
+    }
+
+    /// The same with further headers.
+    pub async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply> {
+        let turn = self.calls.fetch_add(1, Ordering::Relaxed) % self.management.len().max(1);
+        let replica = self.management.get(turn).context("a replica to ask")?;
+        let url = format!("{replica}{path}");
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -11,6 +11,7 @@ use shared::domain::webhook::Webhook;
 use shared::ids::{Sequence, WebhookId};
 use shared::subjects;
 
+use super::log::PartitionLog;
 use super::partition::{PartitionActor, read_stretch};
 use super::shared_state::Replica;
 use crate::core::classify::{Class, ConfigHistory};
@@ -36,8 +37,8 @@ impl PartitionActor {
             return;
         }
         let filter = subjects::events_of_project(self.id, webhook.project);
-        let replica = Rc::clone(&self.replica);
-        let done = count(replica, filter, history, webhook.id, (from, through))
+        let logged = (Rc::clone(&self.replica), Rc::clone(&self.log));
+        let done = count(logged, filter, history, webhook.id, (from, through))
             .into_actor(self)
             .map(|counted, actor, ctx| actor.counted_back(counted, ctx));
         ctx.spawn(done);
@@ -65,7 +66,7 @@ impl PartitionActor {
 }
 
 async fn count(
-    replica: Rc<Replica>,
+    (replica, log): (Rc<Replica>, Rc<PartitionLog>),
     filter: String,
     history: ConfigHistory,
     webhook: WebhookId,
@@ -80,8 +81,12 @@ async fn count(
     while after < through {
         // One that fails has waited before it says so.
         let read = read_stretch(Rc::clone(&replica), filter.clone(), after, through).await;
-        let Ok(stretch) = read else {
-            continue;
+        let stretch = match read {
+            Ok(stretch) => stretch,
+            Err(error) => {
+                log.note(&error);
+                continue;
+            }
         };
         for (sequence, event) in &stretch.events {
             match history.classify(*sequence, event) {

@@ -18,6 +18,8 @@ use shared::time::{Clock, Timestamp};
 use super::journal::Entries;
 use super::lease::LeaseView;
 use crate::core::commits::{Classified, Commits, Decision, Told};
+use crate::core::delivery::Match;
+use crate::io::events::ReadError;
 
 pub(crate) struct PartitionLog {
     pub partition: PartitionId,
@@ -38,6 +40,8 @@ pub(crate) struct PartitionLog {
     made_in: Cell<Option<u64>>,
     /// The partition is about to be released: nothing starts.
     closing: Cell<bool>,
+    /// EVENTS holds something of it that only a later release can read.
+    unreadable: Cell<bool>,
     /// It is released: nothing more is said.
     released: Cell<bool>,
 }
@@ -79,6 +83,7 @@ impl PartitionLog {
             proven: Cell::new(proven),
             made_in: Cell::new(None),
             closing: Cell::new(false),
+            unreadable: Cell::new(false),
             released: Cell::new(false),
         })
     }
@@ -132,6 +137,25 @@ impl PartitionLog {
     /// See [`Commits::owe_end`].
     pub(crate) fn owe_end(&self, webhook: WebhookId, end: UnsentEnd) {
         self.commits.borrow_mut().owe_end(webhook, end);
+    }
+
+    pub(crate) fn owes(&self, webhook: WebhookId) -> bool {
+        self.look(|commits| commits.pending(webhook)) > 0
+    }
+
+    /// See [`Commits::begin_expiring`].
+    pub(crate) fn begin_expiring(&self, webhook: WebhookId, through: Sequence, first: Sequence) {
+        let mut commits = self.commits.borrow_mut();
+        commits.begin_expiring(webhook, through, first);
+    }
+
+    pub(crate) fn read_expiring(&self, webhook: WebhookId, matches: &[Match], through: Sequence) {
+        let mut commits = self.commits.borrow_mut();
+        commits.read_expiring(webhook, matches, through);
+    }
+
+    pub(crate) fn counted_expiring(&self, webhook: WebhookId, first: Sequence) {
+        self.commits.borrow_mut().counted_expiring(webhook, first);
     }
 
     pub(crate) fn take_decisions(&self) -> Vec<Decision> {
@@ -242,6 +266,17 @@ impl PartitionLog {
     /// Lets the committer end.
     pub(crate) fn dismiss_committer(&self) {
         self.committer.replace(None);
+    }
+
+    /// Notes whether this replica cannot go on with the partition (rule 26).
+    pub(crate) fn note(&self, error: &ReadError) {
+        if matches!(error, ReadError::Later(..)) && !self.unreadable.replace(true) {
+            tracing::error!(partition = %self.partition, %error, "the partition is given up");
+        }
+    }
+
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable.get()
     }
 
     pub(crate) fn wait_for_gate(&self, webhook: Recipient<GateOpened>) {

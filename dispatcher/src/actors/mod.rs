@@ -12,7 +12,9 @@
 pub(crate) mod announcer;
 pub(crate) mod children;
 mod counting;
+mod expiring;
 pub(crate) mod handover;
+mod horizon;
 pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod log;
@@ -23,4 +25,5 @@ pub(crate) mod questions;
 pub(crate) mod shared_state;
 mod snapshots;
 mod supervision;
+mod told;
 pub(crate) mod webhook;

@@ -19,10 +19,12 @@ use shared::ids::{Epoch, PartitionId, Sequence};
 use shared::nats::read::StoredMessage;
 use shared::nats::tail::{Tail, TailBatch};
 use shared::subjects;
+use shared::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::handover::{self, Report};
+use super::horizon;
 use super::log::PartitionLog;
 use super::partition::{PartitionActor, RegistryMoved, TailStretch};
 use super::projector::{Projector, ProjectorCommand, Target};
@@ -56,6 +58,7 @@ pub(crate) struct Node {
     taken: BTreeMap<PartitionId, Takeover>,
     /// Of partitions that were stopped here: their last attempts may still be under way.
     stopped: BTreeMap<PartitionId, Rc<PartitionLog>>,
+    horizon: JoinHandle<()>,
     projector: JoinHandle<()>,
     projected: mpsc::UnboundedSender<ProjectorCommand>,
     events: Followed,
@@ -89,8 +92,6 @@ struct Followed {
 /// Why a replica ends on its own.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodeError {
-    #[error("EVENTS holds what this release cannot read: {0}")]
-    Unreadable(String),
     #[error("{0} is not followed any more")]
     Unfollowed(&'static str),
     #[error("the projector of account events ended by a fault")]
@@ -118,6 +119,7 @@ impl Node {
             partitions: BTreeMap::new(),
             taken: BTreeMap::new(),
             stopped: BTreeMap::new(),
+            horizon: actix_rt::spawn(horizon::follow(Rc::clone(&replica))),
             projector: actix_rt::spawn(projector.run()),
             projected,
             events: Followed::new(events),
@@ -157,7 +159,7 @@ impl Node {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 batch = self.events.batches.recv() => {
-                    self.spread(batch.ok_or(NodeError::Unfollowed("EVENTS"))?).await?;
+                    self.spread(batch.ok_or(NodeError::Unfollowed("EVENTS"))?).await;
                 }
                 batch = self.epochs.batches.recv() => {
                     self.epochs_read(&batch.ok_or(NodeError::Unfollowed("JOURNAL"))?.messages);
@@ -191,6 +193,7 @@ impl Node {
             }
         };
         let result = tokio::time::timeout(LEAVE_WITHIN, given_away).await;
+        self.horizon.abort();
         self.replica.membership.leave().await;
         if result.is_err() || self.stopped.values().any(|log| log.attempts() > 0) {
             tracing::warn!(
@@ -245,13 +248,14 @@ impl Node {
             Rc::clone(&log),
             cursor,
         )));
+        let answers = questions::answer_all(replica, Rc::clone(&log));
         let owned = Owned {
             address: actor.start(),
             log,
             epoch,
             handed: self.known,
             is_leaving: false,
-            answers: actix_rt::spawn(questions::answer_all(replica, partition)),
+            answers: actix_rt::spawn(answers),
         };
         self.partitions.insert(partition, owned);
     }
@@ -312,9 +316,10 @@ impl Node {
 
     /// At what changes with time alone.
     fn look(&mut self) {
-        let uptime = self.replica.clock.uptime();
+        let (uptime, wall) = (self.replica.clock.uptime(), self.replica.clock.now());
         let (standing, living, term) = {
             let roster = self.roster.borrow_and_update();
+            compare_clocks(&self.replica, &roster, wall, uptime);
             let living = roster
                 .living()
                 .map(|(replica, member)| Living {
@@ -347,6 +352,7 @@ impl Node {
                 self.step(Input::Failed { partition, epoch });
             }
         }
+        self.give_up_unreadable();
         self.stopped.retain(|_, log| log.attempts() > 0);
         let is_ready = self.ownership.is_complete() && !self.replica.draining.get();
         if self.replica.ready.swap(is_ready, Ordering::AcqRel) != is_ready {
@@ -356,6 +362,20 @@ impl Node {
             } else {
                 tracing::info!(%replica, partitions, "dispatcher is not ready");
             }
+        }
+    }
+
+    /// Rule 26: what a later release wrote is never skipped; the others go on.
+    fn give_up_unreadable(&mut self) {
+        let unreadable: Vec<(PartitionId, Epoch)> = self
+            .partitions
+            .iter()
+            .filter(|(_, owned)| !owned.is_leaving && owned.log.is_unreadable())
+            .map(|(partition, owned)| (*partition, owned.epoch))
+            .collect();
+        for (partition, epoch) in unreadable {
+            self.replica.metrics.partitions_unreadable.increment(1);
+            self.step(Input::Unreadable { partition, epoch });
         }
     }
 
@@ -385,7 +405,7 @@ impl Node {
 
     /// Hands each partition its events; waits until they are taken, so that the tail does not
     /// run ahead of the actors.
-    async fn spread(&mut self, batch: TailBatch) -> Result<(), NodeError> {
+    async fn spread(&mut self, batch: TailBatch) {
         let through = batch
             .messages
             .last()
@@ -394,14 +414,19 @@ impl Node {
         metrics.events_read.increment(batch.messages.len() as u64);
         let mut stretches: BTreeMap<PartitionId, Stretch> = BTreeMap::new();
         for message in &batch.messages {
-            let decoded = events::decode(metrics, message)
-                .map_err(|error| NodeError::Unreadable(error.to_string()))?;
             let Some(partition) = subjects::partition_of_event(&message.subject) else {
                 continue;
             };
             let owned = self.partitions.get_mut(&partition);
             let Some(owned) = owned.filter(|owned| !owned.is_leaving) else {
                 continue;
+            };
+            let decoded = match events::decode(metrics, message) {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    owned.log.note(&error);
+                    None
+                }
             };
             let stretch = stretches.entry(partition).or_insert_with(|| Stretch {
                 after: std::mem::replace(&mut owned.handed, through),
@@ -413,11 +438,14 @@ impl Node {
         self.known = self.known.max(through);
         let sent = stretches.into_iter().filter_map(|(partition, stretch)| {
             let owned = self.partitions.get(&partition)?;
+            // What it has not taken is left to whoever can read it.
+            if owned.log.is_unreadable() {
+                return None;
+            }
             Some(owned.address.send(TailStretch(stretch)))
         });
         // One that has ended is seen at the next look, and read again by whoever takes it.
         let _ended = join_all(sent).await;
-        Ok(())
     }
 
     async fn registry_changed(&mut self, change: &Change) {
@@ -463,6 +491,26 @@ impl Followed {
 impl Drop for Followed {
     fn drop(&mut self) {
         self.reader.abort();
+    }
+}
+
+/// Rule 22: a replica whose clock is off is not ready. Its key tells the others, and itself,
+/// that it takes no partition.
+fn compare_clocks(replica: &Replica, roster: &Roster, wall: Timestamp, uptime: Duration) {
+    let Some(offset_ms) = roster.clock_offset_ms(wall, uptime) else {
+        return;
+    };
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds, for a gauge")]
+    let seconds = offset_ms as f64 / 1_000.0;
+    replica.metrics.clock_offset_seconds.set(seconds);
+    let is_off = !roster.is_on_time(wall, uptime);
+    if replica.clock_is_off.swap(is_off, Ordering::AcqRel) == is_off {
+        return;
+    }
+    if is_off {
+        tracing::error!(offset_ms, "the wall clock is off JetStream's");
+    } else {
+        tracing::info!(offset_ms, "the wall clock is right again");
     }
 }
 

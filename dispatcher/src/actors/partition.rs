@@ -12,12 +12,12 @@ use shared::domain::journal::{JournalEntry, SkipReason, UnsentEnd};
 use shared::domain::state::WebhookState;
 use shared::domain::webhook::{Status, Webhook};
 use shared::ids::{PartitionId, Sequence, WebhookId};
-use shared::nats::Unavailable;
 use shared::subjects;
 use shared::time::Timestamp;
 
 use super::announcer::Announcer;
 use super::children::Children;
+use super::expiring::Expiring;
 use super::journal::{JournalActor, Progress};
 use super::log::PartitionLog;
 use super::shared_state::Replica;
@@ -27,7 +27,7 @@ use crate::core::commits::Commits;
 use crate::core::delivery::{Beginning, Deliveries, Rules, ends_pending};
 use crate::core::lanes::Bounds;
 use crate::core::partition::{Offers, Partition, Stretch};
-use crate::io::events;
+use crate::io::events::{self, ReadError};
 use crate::io::takeover::Takeover;
 
 /// Stretches that the node may have on their way here.
@@ -53,7 +53,8 @@ pub(crate) struct PartitionActor {
     /// The stream is known to reach this; what lies between is read when the tail left a gap.
     known: Sequence,
     scanning: bool,
-    hold_ends_until: Timestamp,
+    pub(super) expiring: Expiring,
+    pub(super) hold_ends_until: Timestamp,
     /// Ordinals in the log and the registry sequences that hold once those are stored.
     applying: VecDeque<(u64, Sequence)>,
     journal: Option<Addr<JournalActor>>,
@@ -119,6 +120,7 @@ impl PartitionActor {
             counting: HashSet::new(),
             known: known.max(classified),
             scanning: false,
+            expiring: Expiring::default(),
             hold_ends_until,
             applying: VecDeque::new(),
             journal: None,
@@ -360,6 +362,7 @@ impl PartitionActor {
             self.log.flush();
         }
         self.consider_snapshot(ctx);
+        self.consider_expiry(ctx);
         self.progress(ctx);
     }
 
@@ -440,11 +443,14 @@ impl PartitionActor {
             actor.scanning = false;
             match stretch {
                 Ok(stretch) => actor.take(&stretch, ctx),
-                Err(error) => tracing::warn!(
-                    partition = actor.id.0,
-                    %error,
-                    "the partition's events were not read"
-                ),
+                Err(error) => {
+                    actor.log.note(&error);
+                    tracing::warn!(
+                        partition = actor.id.0,
+                        %error,
+                        "the partition's events were not read"
+                    );
+                }
             }
             actor.scan(ctx);
         });
@@ -480,7 +486,7 @@ pub(super) async fn read_stretch(
     filter: String,
     after: Sequence,
     known: Sequence,
-) -> Result<Stretch, Unavailable> {
+) -> Result<Stretch, ReadError> {
     let read = events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
     if read.is_err() {
         tokio::time::sleep(SCAN_RETRY).await;

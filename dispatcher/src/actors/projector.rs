@@ -200,6 +200,9 @@ fn account_event(
         | RegistryEntry::WebhookUpdated(_)
         | RegistryEntry::WebhookDeleted
         | RegistryEntry::SigningSecretAdded { .. }
+        | RegistryEntry::SigningSecretDeleted { .. }
+        | RegistryEntry::SigningSecretErased
+        | RegistryEntry::WebhookVerified { .. }
         | RegistryEntry::WebhookStatusSet { .. } => return None,
     };
     let event_type = EventType::parse(&format!("account.{action}")).ok()?;

@@ -4,11 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::ids::{PartitionId, Sequence};
+use shared::ids::Sequence;
 use shared::nats::requests::{self, Questions};
 use tokio::sync::Semaphore;
 
+use super::log::PartitionLog;
 use super::shared_state::Replica;
+use super::told::{overview, standings};
 use crate::owner::{Answer, Question};
 
 /// Questions of one partition that are answered at the same time; more wait with the client.
@@ -18,7 +20,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Answers until it is aborted.
-pub(crate) async fn answer_all(replica: Rc<Replica>, partition: PartitionId) {
+pub(crate) async fn answer_all(replica: Rc<Replica>, log: Rc<PartitionLog>) {
+    let partition = log.partition;
     let turns = Arc::new(Semaphore::new(ANSWERS_AT_ONCE));
     loop {
         match Questions::of(&replica.nats, partition).await {
@@ -26,9 +29,9 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, partition: PartitionId) {
                 while let Ok(turn) = Arc::clone(&turns).acquire_owned().await
                     && let Some(question) = questions.next().await
                 {
-                    let replica = Rc::clone(&replica);
+                    let (replica, log) = (Rc::clone(&replica), Rc::clone(&log));
                     actix_rt::spawn(async move {
-                        answer(&replica, partition, question).await;
+                        answer(&replica, &log, question).await;
                         drop(turn);
                     });
                 }
@@ -39,7 +42,7 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, partition: PartitionId) {
     }
 }
 
-async fn answer(replica: &Replica, partition: PartitionId, question: requests::Question) {
+async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Question) {
     let Ok(asked) = serde_json::from_slice::<Question>(question.body()) else {
         // A later release asks what this one does not know.
         question.decline("the question is not understood").await;
@@ -54,12 +57,51 @@ async fn answer(replica: &Replica, partition: PartitionId, question: requests::Q
         question.decline("the registry lags behind").await;
         return;
     }
+    // Whoever lost the partition would tell of a state that others have added to.
+    if asked.is_of_the_state() && !log.is_ours() {
+        question
+            .decline("the partition may have another owner")
+            .await;
+        return;
+    }
     let answer = match asked {
         Question::Applied { through } => {
             let through = Sequence(through);
             let applied = &replica.applied;
-            let is_reached = applied.wait(partition, through, ANSWER_WITHIN).await;
+            let is_reached = applied.wait(log.partition, through, ANSWER_WITHIN).await;
             Answer::Applied { is_reached }
+        }
+        Question::Overview { webhook, span } => {
+            Answer::Overview(Box::new(overview(replica, log, webhook, span).await))
+        }
+        Question::LastAttempt { webhook } => {
+            let links = log.look(|commits| {
+                let told = commits.state().webhooks.get(&webhook);
+                told.map(|told| told.links).unwrap_or_default()
+            });
+            Answer::LastAttempt(links.into())
+        }
+        Question::Standings { project, sequence } => {
+            match standings(replica, log, project, Sequence(sequence)).await {
+                Ok(standings) => Answer::Standings(standings),
+                Err(error) => {
+                    tracing::debug!(%error, "an event's deliveries are not told");
+                    question.decline("the event cannot be read").await;
+                    return;
+                }
+            }
+        }
+        Question::ConsecutiveFailures { webhooks } => {
+            let counts = log.look(|commits| {
+                let known = &commits.state().webhooks;
+                let failures = |id| {
+                    known
+                        .get(id)
+                        .map_or(0, |one| one.health.consecutive_failures)
+                };
+                webhooks.iter().map(failures).collect()
+            });
+            Answer::ConsecutiveFailures { counts }
         }
     };
     match serde_json::to_vec(&answer) {

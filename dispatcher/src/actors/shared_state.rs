@@ -48,14 +48,20 @@ pub(crate) struct Replica {
     pub bodies: BodyBudget,
     /// Reads of backlogs under way: each holds a consumer and up to 8 MiB.
     pub backlog_turns: Semaphore,
+    /// Recounts of pending deliveries under way: each reads EVENTS like a backlog does.
+    pub recount_turn: Semaphore,
     /// Journal entries of a partition after which a snapshot is stored.
     pub snapshot_entries: u64,
     /// One snapshot is encoded and stored at a time.
     pub snapshot_turn: Semaphore,
     /// Packs that wait for their acknowledgement.
     pub packs: PacksUnderWay,
+    /// Everything in EVENTS at or below is about to be dropped by age (rule 21).
+    pub horizon: Cell<Sequence>,
     /// No attempt starts any more.
     pub draining: Cell<bool>,
+    /// The wall clock is too far off JetStream's (rule 22).
+    pub clock_is_off: Arc<AtomicBool>,
     /// Whether all partitions are owned and delivered.
     pub ready: Arc<AtomicBool>,
 }

@@ -13,6 +13,7 @@ use shared::domain::event::Event;
 use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;
 use shared::ids::{PartitionId, Sequence, WebhookId};
+use shared::nats::bounds;
 use shared::subjects;
 
 use super::children::Ended;
@@ -246,15 +247,26 @@ impl WebhookActor {
         let replica = Rc::clone(&self.replica);
         let filter = subjects::events_of_project(self.partition(), self.webhook.project);
         let own = ctx.address();
+        let (log, webhook) = (Rc::clone(&self.log), self.webhook.id);
         replica.metrics.backlog_reads.increment(1);
         actix_rt::spawn(async move {
             // Closed never: the replica holds it.
             let _turn = replica.backlog_turns.acquire().await;
             let read =
                 events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
-            let stretch = match read {
-                Ok(stretch) => Some(stretch),
+            let dropped = bounds(&replica.nats.events)
+                .await
+                .map(|(first, _)| first.previous());
+            let stretch = match read.and_then(|stretch| Ok((stretch, dropped?))) {
+                // What is pending there must end before it is passed over.
+                Ok((_, dropped)) if after < dropped && log.owes(webhook) => {
+                    replica.horizon.set(replica.horizon.get().max(dropped));
+                    tokio::time::sleep(READ_RETRY).await;
+                    None
+                }
+                Ok((stretch, _)) => Some(stretch),
                 Err(error) => {
+                    log.note(&error);
                     tracing::debug!(%error, "a backlog was not read");
                     tokio::time::sleep(READ_RETRY).await;
                     None
@@ -266,6 +278,8 @@ impl WebhookActor {
     }
 
     fn keep_bodies(&mut self, offer: &Offer, events: Vec<Arc<Event>>) {
+        #[cfg(feature = "test-panics")]
+        crate::panics::look_at(self.webhook.id, &events);
         for (owed, event) in offer.matches.iter().zip(events) {
             let bytes = event.body.len();
             if owed.skipped.is_none() && self.replica.bodies.take(owed.sequence, bytes) {
@@ -412,6 +426,7 @@ async fn run_attempt(
                 Ok(Fetched::Event(event)) => event,
                 Ok(Fetched::Gone(end)) => return (unsent(AttemptOutcome::Gone(end)), None),
                 Err(error) => {
+                    log.note(&error);
                     tracing::debug!(%error, "an event was not read");
                     tokio::time::sleep(READ_RETRY).await;
                     return (unsent(AttemptOutcome::NotStarted), None);
@@ -429,6 +444,10 @@ async fn run_attempt(
     };
     // Reading the event, or the wait, may have taken longer than the lease had left.
     if !log.is_ours() {
+        return (unsent(AttemptOutcome::NotStarted), None);
+    }
+    if webhook.signers.is_none() {
+        tokio::time::sleep(READ_RETRY).await;
         return (unsent(AttemptOutcome::NotStarted), None);
     }
     let clock = replica.clock.as_ref();

@@ -1,4 +1,5 @@
-//! Who asks: the operator with the admin token, or a project with one of its API keys.
+//! Who asks: the operator with the admin token, or a project with one of its API keys or with a
+//! token of its issuer.
 //!
 //! A handler can name a project only through a [`Principal`], so that it cannot forget the check.
 
@@ -9,18 +10,26 @@ use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use shared::domain::project::Project;
 use shared::ids::{KeyId, ProjectId};
+use shared::jwt;
 use shared::secret::{Secret, hash_key};
+use shared::time::Timestamp;
 
 use super::error::ApiError;
 use super::open_app::OpenApp;
 use crate::app::App;
+use crate::tokens::TokenError;
 
 /// What entries made by the operator are signed with in the audit.
 pub(crate) const ADMIN: &str = "admin";
 
-const NO_KEY: ApiError =
-    ApiError::Unauthorized("send a valid API key as Authorization: Bearer, or as Basic user name");
+/// What entries made with a token are signed with, before its subject.
+const BY_TOKEN: &str = "jwt:";
+
+const NO_KEY: ApiError = ApiError::Unauthorized(std::borrow::Cow::Borrowed(
+    "send a valid API key or token as Authorization: Bearer, or a key as Basic user name",
+));
 
 /// The operator, by the admin token. An API key is no credential here, and the reverse.
 pub(crate) struct Admin;
@@ -28,10 +37,15 @@ pub(crate) struct Admin;
 /// A caller who may see and change what is the project's.
 pub(crate) struct Principal {
     pub(crate) project: ProjectId,
-    /// The key's id, for the audit.
+    /// The key's id or the token's subject, for the audit.
     pub(crate) by: String,
-    key: KeyId,
-    key_hash: [u8; 32],
+    proof: Proof,
+}
+
+/// What lets a caller in.
+enum Proof {
+    Key { id: KeyId, hash: [u8; 32] },
+    Token { valid_until: Timestamp },
 }
 
 /// Somebody whose right to call was checked, and can be checked again after a wait.
@@ -50,12 +64,16 @@ impl Caller for Admin {
 impl Caller for Principal {
     fn recheck(&self, app: &App) -> Result<(), ApiError> {
         check_current(app)?;
-        let holder = app.view.read(|state| state.api_key(&self.key_hash));
-        if holder == Some((self.project, self.key)) {
-            Ok(())
-        } else {
-            Err(NO_KEY)
-        }
+        let still_opens = match &self.proof {
+            Proof::Key { id, hash } => {
+                let holder = app.view.read(|state| state.api_key(hash));
+                holder == Some((self.project, *id))
+            }
+            Proof::Token { valid_until } => {
+                app.clock.now() < *valid_until && has_project(app, self.project)
+            }
+        };
+        if still_opens { Ok(()) } else { Err(NO_KEY) }
     }
 }
 
@@ -84,7 +102,7 @@ fn admin(request: &HttpRequest) -> Result<Admin, ApiError> {
         Some(Credential::Bearer(token)) if is_same(&token, &app.admin_token) => {}
         Some(Credential::Bearer(_) | Credential::BasicUser(_)) | None => {
             return Err(ApiError::Unauthorized(
-                "send the admin token as Authorization: Bearer",
+                "send the admin token as Authorization: Bearer".into(),
             ));
         }
     }
@@ -99,13 +117,20 @@ fn is_same(given: &Secret, token: &Secret) -> bool {
     Secret::new(hash(token)).matches(&hash(given))
 }
 
-/// `protocol.md`, rule 4: before a key is called unknown, the projection is brought up to date.
 async fn principal(app: &App, credential: Option<Credential>) -> Result<Principal, ApiError> {
-    let (Credential::Bearer(key) | Credential::BasicUser(key)) = credential.ok_or(NO_KEY)?;
+    let credential = credential.ok_or(NO_KEY)?;
     // Without this a revoked key could pass for as long as JetStream is away.
     check_current(app)?;
-    let key_hash = hash_key(key.reveal());
-    let look = || app.view.read(|state| state.api_key(&key_hash));
+    match credential {
+        Credential::Bearer(token) if jwt::is_token(token.reveal()) => by_token(app, &token).await,
+        Credential::Bearer(key) | Credential::BasicUser(key) => by_key(app, &key).await,
+    }
+}
+
+/// `protocol.md`, rule 4: before a key is called unknown, the projection is brought up to date.
+async fn by_key(app: &App, key: &Secret) -> Result<Principal, ApiError> {
+    let hash = hash_key(key.reveal());
+    let look = || app.view.read(|state| state.api_key(&hash));
     let found = match look() {
         Some(found) => Some(found),
         None => {
@@ -113,13 +138,43 @@ async fn principal(app: &App, credential: Option<Credential>) -> Result<Principa
             look()
         }
     };
-    let (project, key) = found.ok_or(NO_KEY)?;
+    let (project, id) = found.ok_or(NO_KEY)?;
+    app.key_usage.used(id);
     Ok(Principal {
         project,
-        by: key.to_string(),
-        key,
-        key_hash,
+        by: id.to_string(),
+        proof: Proof::Key { id, hash },
     })
+}
+
+/// A token for a project that is not there is no credential: it would else tell which are.
+async fn by_token(app: &App, token: &Secret) -> Result<Principal, ApiError> {
+    let holder = match app.tokens.check(token.reveal()).await {
+        Ok(holder) => holder,
+        Err(TokenError::Refused(refused)) => {
+            return Err(ApiError::Unauthorized(refused.to_string().into()));
+        }
+        Err(TokenError::NoKeys(error)) => return Err(ApiError::Unavailable(error.to_string())),
+    };
+    let project = holder.project;
+    if !has_project(app, project) {
+        app.view.catch_up().await?;
+        if !has_project(app, project) {
+            return Err(NO_KEY);
+        }
+    }
+    Ok(Principal {
+        project,
+        by: format!("{BY_TOKEN}{}", holder.subject),
+        proof: Proof::Token {
+            valid_until: holder.valid_until,
+        },
+    })
+}
+
+fn has_project(app: &App, project: ProjectId) -> bool {
+    app.view
+        .read(|state| state.project(project).is_some_and(Project::is_made))
 }
 
 fn check_current(app: &App) -> Result<(), ApiError> {

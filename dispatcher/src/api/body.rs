@@ -48,6 +48,39 @@ impl Body {
         caller: &impl Caller,
         app: &OpenApp,
     ) -> Result<Fields, ApiError> {
+        object(parse(&self.bytes(caller, app).await?)?)
+    }
+
+    /// The same of a body that may also be missing, which says as much as an empty object.
+    pub(crate) async fn fields_if_any(
+        self,
+        caller: &impl Caller,
+        app: &OpenApp,
+    ) -> Result<Fields, ApiError> {
+        let body = self.bytes(caller, app).await?;
+        if body.is_empty() {
+            return Ok(Fields::new(serde_json::Map::new()));
+        }
+        object(parse(&body)?)
+    }
+
+    /// The elements of the JSON array that the body is. Errors as of [`Self::fields`].
+    pub(crate) async fn elements(
+        self,
+        caller: &impl Caller,
+        app: &OpenApp,
+    ) -> Result<Vec<Value>, ApiError> {
+        match parse(&self.bytes(caller, app).await?)? {
+            Value::Array(elements) => Ok(elements),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_) => Err(ApiError::bad_request("the body must be a JSON array")),
+        }
+    }
+
+    async fn bytes(self, caller: &impl Caller, app: &OpenApp) -> Result<BytesMut, ApiError> {
         if !self.is_json {
             return Err(ApiError::bad_request("the body must be application/json"));
         }
@@ -56,12 +89,20 @@ impl Body {
             .map_err(|_| ApiError::bad_request("the body did not arrive within 30 s"))??;
         app.check_still_open()?;
         caller.recheck(app)?;
-        match serde_json::from_slice(&body) {
-            Ok(Value::Object(members)) => Ok(Fields::new(members)),
-            Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-            Err(error) => Err(ApiError::bad_request(format!(
-                "the body is no JSON: {error}"
-            ))),
+        Ok(body)
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("the body is no JSON: {error}")))
+}
+
+fn object(value: Value) -> Result<Fields, ApiError> {
+    match value {
+        Value::Object(members) => Ok(Fields::new(members)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(ApiError::bad_request("the body must be a JSON object"))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Errors of the management API: what the client sees, and apart from it what is logged.
 
+use std::borrow::Cow;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
@@ -7,6 +9,8 @@ use shared::domain::registry::CommandError;
 use shared::nats::Unavailable;
 use shared::nats::registry_view::ExecuteError;
 use shared::problem::{self, Problem};
+
+use super::trials;
 
 /// JetStream is mostly back within seconds; an earlier retry finds it away still.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -19,7 +23,7 @@ pub(crate) enum ApiError {
     Refused(Problem),
     /// With what to send instead.
     #[error("no valid credentials")]
-    Unauthorized(&'static str),
+    Unauthorized(Cow<'static, str>),
     /// The thing changed between reading and appending. Handlers try again on it.
     #[error("changed meanwhile")]
     MovedOn,
@@ -55,13 +59,13 @@ impl ApiError {
         match self {
             Self::Refused(problem) => problem.clone(),
             Self::Unauthorized(instead) => Problem {
-                detail: (*instead).to_owned(),
+                detail: instead.clone().into_owned(),
                 ..Problem::unauthorized()
             },
             Self::MovedOn => Problem::conflict("others keep changing it; try again"),
             Self::Closed(detail) => Problem::unavailable(*detail),
             Self::Unavailable(_) => Problem::unavailable(
-                "the registry cannot be reached; look whether it holds, or repeat",
+                "what the answer depends on cannot be reached; look whether it holds, or repeat",
             ),
             Self::Internal(_) => Problem {
                 status: 500,
@@ -86,7 +90,9 @@ impl From<ExecuteError> for ApiError {
             ExecuteError::Refused(CommandError::NotFound) => Self::not_found(),
             ExecuteError::Refused(CommandError::Stale) => Self::MovedOn,
             ExecuteError::Refused(
-                refused @ (CommandError::LimitReached { .. } | CommandError::Unverified),
+                refused @ (CommandError::LimitReached { .. }
+                | CommandError::Unverified
+                | CommandError::ActiveSecret),
             ) => Self::Refused(Problem::conflict(refused.to_string())),
             ExecuteError::Unavailable(detail) => Self::Unavailable(detail),
         }
@@ -118,12 +124,18 @@ pub(crate) fn respond(problem: &Problem) -> HttpResponse {
             // Basic is understood too, but a challenge for it would open a browser's dialog.
             response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"carillon\""));
         }
+        429 => {
+            response.insert_header((RETRY_AFTER, trials::RETRY_AFTER_SECONDS));
+        }
         503 => {
             response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
         }
         _ => {}
     }
-    response.body(serde_json::to_vec(problem).unwrap_or_default())
+    let mut response = response.body(serde_json::to_vec(problem).unwrap_or_default());
+    // For a dialect that says it in its own words besides.
+    response.extensions_mut().insert(problem.clone());
+    response
 }
 
 fn status(problem: &Problem) -> StatusCode {

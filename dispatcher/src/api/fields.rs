@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 use shared::problem::{FieldError, Problem};
+use shared::secret::hash_bytes;
 
 use super::error::ApiError;
 
@@ -61,7 +62,22 @@ pub(crate) struct Fields {
     errors: Vec<FieldError>,
 }
 
+/// SHA-256 of a request's object, whatever the order of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest(pub(crate) [u8; 32]);
+
+impl Digest {
+    /// Of a request without a body.
+    pub(crate) const OF_NOTHING: Self = Self([0; 32]);
+}
+
 impl Fields {
+    pub(crate) fn digest(&self) -> Digest {
+        // A map of JSON has no member that does not print.
+        let text = serde_json::to_vec(&self.members).unwrap_or_default();
+        Digest(hash_bytes(&[&text]))
+    }
+
     pub(crate) fn new(members: Map<String, Value>) -> Self {
         Self {
             members,

@@ -15,7 +15,8 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpResponse, HttpServer, http::StatusCode, web};
-use shared::domain::registry::RegistryState;
+use shared::domain::registry::{Command, RegistryState};
+use shared::ids::{Sequence, WebhookId};
 use shared::problem::{self, Problem};
 
 use self::error::ApiError;
@@ -26,9 +27,15 @@ mod body;
 mod error;
 mod etag;
 mod fields;
+mod hr_on;
+mod idempotency;
 mod open_app;
+mod owner;
 mod page;
+mod time_range;
+pub mod trials;
 mod v1;
+mod webhooks;
 
 /// Connections at once; one worker needs no more, and each costs a descriptor and its buffers.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -61,8 +68,11 @@ pub fn serve(listener: TcpListener, slot: Arc<AppSlot>) -> std::io::Result<Serve
 /// All routes. The application data must hold an [`AppSlot`].
 pub fn configure(config: &mut web::ServiceConfig) {
     let v1 = web::scope("/v1").configure(v1::configure);
+    let hr_on = web::scope("/hr-on/v1").configure(hr_on::configure);
+    let hr_on = hr_on.wrap(from_fn(finish)).wrap(from_fn(hr_on::speak));
     config
         .service(v1.wrap(from_fn(finish)))
+        .service(hr_on)
         .default_service(web::to(not_found));
 }
 
@@ -82,12 +92,17 @@ async fn finish(
     if response.status() != StatusCode::METHOD_NOT_ALLOWED {
         return Ok(response);
     }
-    Ok(response.map_body(|head, _| {
-        let content_type = HeaderValue::from_static(problem::CONTENT_TYPE);
-        head.headers_mut().insert(CONTENT_TYPE, content_type);
-        let problem = Problem::method_not_allowed();
-        BoxBody::new(serde_json::to_vec(&problem).unwrap_or_default())
-    }))
+    let problem = Problem::method_not_allowed();
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let content_type = HeaderValue::from_static(problem::CONTENT_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.response_mut().extensions_mut().insert(problem);
+    Ok(response.map_body(|_, _| BoxBody::new(body)))
+}
+
+/// A webhook's id from the path, in either dialect's form.
+fn webhook_id(text: &str) -> Result<WebhookId, ApiError> {
+    id(text).or_else(|error| WebhookId::from_bare(text).ok_or(error))
 }
 
 /// An id from the path. A malformed one names nothing.
@@ -103,6 +118,24 @@ async fn find<T>(app: &App, look: impl Fn(&RegistryState) -> Option<T>) -> Resul
     }
     app.view.catch_up().await?;
     app.view.read(&look).ok_or_else(ApiError::not_found)
+}
+
+/// Makes a thing, unless an earlier call with the same idempotency key has made it, or another
+/// makes it at the same time. Gives the entry's sequence, if it was made here.
+async fn make(
+    app: &App,
+    command: Command,
+    by: &str,
+    is_made: impl Fn(&RegistryState) -> bool,
+) -> Result<Option<Sequence>, ApiError> {
+    if app.view.read(&is_made) {
+        return Ok(None);
+    }
+    match app.view.execute(command, by, app.clock.now()).await {
+        Ok(sequence) => Ok(Some(sequence)),
+        Err(_) if app.view.read(&is_made) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Repeats a read-modify-write that met a change by others.

@@ -21,8 +21,8 @@ const LIMIT_MAX: usize = 100;
 /// Which part of a list of things with ids of type `I` is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page<I> {
-    limit: usize,
-    after: Option<I>,
+    pub(crate) limit: usize,
+    pub(crate) after: Option<I>,
 }
 
 /// A page as it is answered.
@@ -61,6 +61,15 @@ impl<I: Copy + Ord + Display + FromStr> Page<I> {
         Ok(Self { limit, after })
     }
 
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The cursor.
+    pub(crate) fn after(&self) -> Option<I> {
+        self.after
+    }
+
     /// Of a sorted set of ids, those that may be on the page.
     pub(crate) fn bounds(&self) -> (Bound<I>, Bound<I>) {
         let first = self.after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -84,6 +93,12 @@ impl<I: Copy + Ord + Display + FromStr> Page<I> {
 }
 
 impl<T> List<T> {
+    /// A page after which the list goes on at `next`, if it does.
+    pub(crate) fn going_on(items: Vec<T>, next: Option<impl Display>) -> Self {
+        let next = next.map(cursor);
+        Self { items, next }
+    }
+
     pub(crate) fn map<U>(self, show: impl FnMut(T) -> U) -> List<U> {
         List {
             items: self.items.into_iter().map(show).collect(),
@@ -101,7 +116,8 @@ impl<I: Copy + Ord + Display + FromStr + 'static> FromRequest for Page<I> {
     }
 }
 
-fn cursor(last: impl Display) -> String {
+/// The `next` of a page that ends with `last`.
+pub(crate) fn cursor(last: impl Display) -> String {
     URL_SAFE_NO_PAD.encode(last.to_string())
 }
 

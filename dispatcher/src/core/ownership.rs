@@ -104,6 +104,11 @@ pub enum Input {
         partition: PartitionId,
         epoch: Epoch,
     },
+    /// A later release wrote what this one cannot read: the partition is not for it (rule 26).
+    Unreadable {
+        partition: PartitionId,
+        epoch: Epoch,
+    },
     TimePassed,
     /// The replica gives all away and takes no more.
     Leave,
@@ -150,6 +155,8 @@ struct Place {
     /// The last epoch whose holder is known to have released.
     released: Option<Epoch>,
     phase: Option<Phase>,
+    /// Given up, until somebody else has had it: this replica cannot read all of it.
+    unreadable: bool,
     /// Nothing is tried before.
     rests_until: Duration,
     /// The holder before this replica's own epoch entry, as long as no takeover is complete: that
@@ -162,6 +169,8 @@ struct Place {
 pub struct Ownership {
     me: ReplicaId,
     standing: Standing,
+    /// It tells the others that it takes nothing: they count without it, and so does it.
+    withdrawn: bool,
     living: BTreeMap<ReplicaId, Seen>,
     places: BTreeMap<PartitionId, Place>,
     epochs_read: bool,
@@ -179,6 +188,7 @@ impl Ownership {
         Self {
             me,
             standing: Standing::Lapsed,
+            withdrawn: false,
             living: BTreeMap::new(),
             places: partitions
                 .all()
@@ -229,6 +239,12 @@ impl Ownership {
             Input::Deposed { partition, epoch } => self.note(partition, |place| {
                 place.lost(now.saturating_add(REST), epoch, partition, &mut effects);
             }),
+            Input::Unreadable { partition, epoch } => {
+                self.note(partition, |place| {
+                    place.unreadable |= place.phase == Some(Phase::Owned(epoch));
+                });
+                self.decide(now, partition, &mut effects);
+            }
             Input::Failed { partition, epoch } => self.note(partition, |place| {
                 place.lost(
                     now.saturating_add(FAULT_REST),
@@ -245,6 +261,7 @@ impl Ownership {
     pub fn is_complete(&self) -> bool {
         let candidates = self.candidates(|_| true);
         self.epochs_read
+            && !self.withdrawn
             && self.standing != Standing::Lapsed
             && self.places.iter().all(|(partition, place)| {
                 matches!(place.phase, Some(Phase::Owned(_)))
@@ -267,6 +284,8 @@ impl Ownership {
 
     fn note_members(&mut self, now: Duration, standing: Standing, living: &[Living]) {
         self.standing = standing;
+        let is_own = |living: &&Living| living.replica == self.me;
+        self.withdrawn = living.iter().find(is_own).is_some_and(|own| own.leaving);
         let before = std::mem::take(&mut self.living);
         let seen = |living: &Living| {
             let since = before.get(&living.replica).map_or(now, |seen| seen.since);
@@ -290,7 +309,7 @@ impl Ownership {
         let decided = match place.phase {
             Some(Phase::Taking | Phase::Releasing(_) | Phase::Stopped) => None,
             Some(Phase::Owned(epoch)) => self
-                .gives_away(now, partition)
+                .gives_away(now, partition, &place)
                 .then_some((Effect::Release(partition), Some(Phase::Releasing(epoch)))),
             None => self.takes(now, partition, &place),
         };
@@ -312,8 +331,8 @@ impl Ownership {
         });
     }
 
-    fn gives_away(&self, now: Duration, partition: PartitionId) -> bool {
-        if self.leaving {
+    fn gives_away(&self, now: Duration, partition: PartitionId, place: &Place) -> bool {
+        if self.leaving || place.unreadable {
             return true;
         }
         let settled = |seen: &Seen| seen.since.saturating_add(SETTLED_AFTER) <= now;
@@ -329,6 +348,7 @@ impl Ownership {
     ) -> Option<(Effect, Option<Phase>)> {
         if !self.epochs_read
             || self.leaving
+            || place.unreadable
             || self.standing == Standing::Lapsed
             || now < place.rests_until
         {
@@ -362,13 +382,14 @@ impl Ownership {
         Some((Effect::Take(claim), Some(Phase::Taking)))
     }
 
-    /// Who may own partitions, this replica always, unless it leaves.
+    /// Who may own partitions, this replica always, unless it leaves or has withdrawn. A replica
+    /// that has withdrawn keeps what nobody else could have.
     fn candidates(&self, counts: impl Fn(&Seen) -> bool) -> Vec<ReplicaId> {
         let peers = self
             .living
             .iter()
             .filter(|(id, seen)| **id != self.me && !seen.leaving && counts(seen));
-        let me = (!self.leaving).then_some(self.me);
+        let me = (!self.leaving && !self.withdrawn).then_some(self.me);
         peers.map(|(id, _)| *id).chain(me).collect()
     }
 }
@@ -386,6 +407,7 @@ impl Place {
             return;
         }
         self.held = Some(holding);
+        self.unreadable &= is_own;
         match self.phase {
             Some(Phase::Owned(_) | Phase::Releasing(_)) => {
                 effects.push(Effect::Stop(partition));

@@ -8,6 +8,7 @@ use shared::domain::journal::{Checkpoint, Counted, JournalEntry, SkipReason, Uns
 use shared::domain::state::Applied;
 use shared::domain::webhook::{Status, Webhook, WebhookVersion};
 use shared::ids::{Position, ProjectId, Sequence, WebhookId};
+use shared::partition::event_type_hash;
 
 use super::classify::{Class, ConfigHistory};
 use super::commits::Classified;
@@ -278,6 +279,7 @@ pub fn owed(history: &ConfigHistory, sequence: Sequence, event: &Event) -> Optio
     Some(Match {
         sequence,
         event: event.id,
+        event_type: event_type_hash(&event.event_type),
         lane: event.lane,
         skipped,
     })

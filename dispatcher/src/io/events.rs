@@ -23,6 +23,27 @@ pub(crate) const STRETCH_BYTES_MAX: usize = 8 << 20;
 /// Between two tries to publish.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
+/// Why events were not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// A later release wrote it, and a later release must send it: the partition is given up, for
+    /// nothing may be skipped (rule 26).
+    #[error("EVENTS {0} has version {1}, which this release does not read")]
+    Later(Sequence, u8),
+}
+
+/// Whoever only answers a question need not tell them apart.
+impl From<ReadError> for Unavailable {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(error) => error,
+            later @ ReadError::Later(..) => Self(later.to_string()),
+        }
+    }
+}
+
 /// An event, or why there is none to send.
 #[derive(Debug)]
 pub(crate) enum Fetched {
@@ -31,7 +52,7 @@ pub(crate) enum Fetched {
 }
 
 /// The event at `sequence`.
-pub(crate) async fn fetch(nats: &Nats, sequence: Sequence) -> Result<Fetched, Unavailable> {
+pub(crate) async fn fetch(nats: &Nats, sequence: Sequence) -> Result<Fetched, ReadError> {
     let message = match message_at(&nats.events, sequence).await? {
         Lookup::Found(message) => message,
         Lookup::Expired => {
@@ -41,8 +62,7 @@ pub(crate) async fn fetch(nats: &Nats, sequence: Sequence) -> Result<Fetched, Un
     };
     match codec::decode_event(&message.payload) {
         Ok(event) => Ok(Fetched::Event(Arc::new(event))),
-        // A later release wrote it, and a later release must send it.
-        Err(error @ DecodeError::UnknownVersion(_)) => Err(Unavailable(error.to_string())),
+        Err(DecodeError::UnknownVersion(version)) => Err(ReadError::Later(sequence, version)),
         Err(DecodeError::Malformed(_)) => {
             Ok(Fetched::Gone(UnsentEnd::Skipped(SkipReason::Undecodable)))
         }
@@ -56,7 +76,7 @@ pub(crate) async fn stretch(
     filter: &str,
     after: Sequence,
     known: Sequence,
-) -> Result<Stretch, Unavailable> {
+) -> Result<Stretch, ReadError> {
     let limits = (STRETCH_EVENTS_MAX, STRETCH_BYTES_MAX);
     let read = read_range(&nats.events, filter, after, known, limits).await?;
     let mut events = Vec::with_capacity(read.messages.len());
@@ -77,10 +97,12 @@ pub(crate) async fn stretch(
 pub(crate) fn decode(
     metrics: &DispatcherMetrics,
     message: &StoredMessage,
-) -> Result<Option<(Sequence, Arc<Event>)>, Unavailable> {
+) -> Result<Option<(Sequence, Arc<Event>)>, ReadError> {
     match codec::decode_event(&message.payload) {
         Ok(event) => Ok(Some((message.sequence, Arc::new(event)))),
-        Err(error @ DecodeError::UnknownVersion(_)) => Err(Unavailable(error.to_string())),
+        Err(DecodeError::UnknownVersion(version)) => {
+            Err(ReadError::Later(message.sequence, version))
+        }
         Err(DecodeError::Malformed(detail)) => {
             metrics.events_undecodable.increment(1);
             tracing::error!(

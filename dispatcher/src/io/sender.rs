@@ -12,6 +12,7 @@ use shared::domain::journal::{Failure, SkipReason, UnsentEnd};
 use shared::domain::registry::{SEALED_ANSWER, seal_context};
 use shared::domain::webhook::{Dialect, Webhook};
 use shared::http_client::GuardedClient;
+use shared::ids::EventId;
 use shared::secret::DataKey;
 use shared::time::{Clock, Timestamp};
 
@@ -20,6 +21,7 @@ use crate::core::delivery::AttemptOutcome;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const HR_ON_TOKEN: HeaderName = HeaderName::from_static(hr_on::TOKEN_HEADER);
 const STACKONE_SIGNATURE: HeaderName = HeaderName::from_static(stackone::SIGNATURE_HEADER);
 
 /// What an attempt came to, and when.
@@ -43,14 +45,20 @@ pub(crate) async fn send(
 ) -> Sent {
     let started_at = clock.now();
     let started = clock.elapsed();
-    let Some(body) = body(webhook, event) else {
-        return Sent {
-            started_at,
-            latency: Duration::ZERO,
-            outcome: AttemptOutcome::Gone(UnsentEnd::Skipped(SkipReason::Undecodable)),
-        };
+    let unsent = |outcome| Sent {
+        started_at,
+        latency: Duration::ZERO,
+        outcome,
     };
-    let headers = headers(webhook, event, started_at, &body);
+    let Some(body) = body(webhook, event) else {
+        return unsent(AttemptOutcome::Gone(UnsentEnd::Skipped(
+            SkipReason::Undecodable,
+        )));
+    };
+    // The entry that names who signs now is on its way here.
+    let Some(headers) = headers(webhook, event.id, started_at, &body) else {
+        return unsent(AttemptOutcome::NotStarted);
+    };
     let timeout = Duration::from_millis(u64::from(webhook.definition.policy.timeout_ms));
     let sent = client
         .send(&webhook.endpoint.url, headers, body, timeout)
@@ -106,15 +114,16 @@ pub(crate) async fn send(
     }
 }
 
-fn is_success(dialect: Dialect, status: u16) -> bool {
+/// Everything else, redirects included, is a failure.
+pub(crate) fn is_success(dialect: Dialect, status: u16) -> bool {
     match dialect {
         Dialect::Stackone => (200..300).contains(&status),
         Dialect::HrOn => status == 200,
     }
 }
 
-/// `None` for an event that the dialect has no name for; its filter never selects one.
-fn body(webhook: &Webhook, event: &Event) -> Option<Bytes> {
+/// What is posted. `None` for an event that the dialect has no name for; its filter never selects one.
+pub(crate) fn body(webhook: &Webhook, event: &Event) -> Option<Bytes> {
     match webhook.definition.dialect {
         Dialect::Stackone => Some(event.body.clone()),
         Dialect::HrOn => {
@@ -123,7 +132,15 @@ fn body(webhook: &Webhook, event: &Event) -> Option<Bytes> {
     }
 }
 
-fn headers(webhook: &Webhook, event: &Event, at: Timestamp, body: &[u8]) -> HeaderMap {
+/// What a POST to the webhook carries besides its body: what it is configured with, and by whom the
+/// body is. `None` while the registry view does not know who signs.
+pub(crate) fn headers(
+    webhook: &Webhook,
+    id: EventId,
+    at: Timestamp,
+    body: &[u8],
+) -> Option<HeaderMap> {
+    let signers = webhook.signers.as_ref()?;
     let mut headers = HeaderMap::with_capacity(8 + webhook.endpoint.headers.len());
     for (name, value) in &webhook.endpoint.headers {
         // Checked when the webhook was written.
@@ -137,16 +154,18 @@ fn headers(webhook: &Webhook, event: &Event, at: Timestamp, body: &[u8]) -> Head
             headers.insert(name, value);
         }
     };
-    set(WEBHOOK_ID, &event.id.to_string());
+    set(WEBHOOK_ID, &id.to_string());
     set(WEBHOOK_TIMESTAMP, &at.as_seconds().to_string());
-    set(
-        WEBHOOK_SIGNATURE,
-        &webhook.signers.standard(event.id, at, body),
-    );
-    if webhook.definition.dialect == Dialect::Stackone {
-        set(STACKONE_SIGNATURE, &webhook.signers.active.stackone(body));
+    set(WEBHOOK_SIGNATURE, &signers.standard(id, at, body));
+    match webhook.definition.dialect {
+        Dialect::Stackone => set(STACKONE_SIGNATURE, &signers.active.stackone(body)),
+        Dialect::HrOn => {
+            if let Some(token) = &webhook.endpoint.token {
+                set(HR_ON_TOKEN, token);
+            }
+        }
     }
-    headers
+    Some(headers)
 }
 
 /// Sealed with the project's key, so that destroying the key destroys all answers (rule 28).

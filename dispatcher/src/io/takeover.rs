@@ -69,6 +69,16 @@ pub(crate) async fn take_over(replica: &Replica, claim: &Claim) -> Result<Takeov
     replica.view.catch_up().await?;
     let (first, last) = bounds(&nats.events).await?;
     check_events(nats, &state, last).await?;
+    if state
+        .classified
+        .is_some_and(|classified| classified.sequence.next() < first)
+    {
+        replica.metrics.partitions_unseen.increment(1);
+        tracing::error!(
+            %partition,
+            "EVENTS has dropped what nobody classified; of this partition, perhaps"
+        );
+    }
     Ok(Takeover {
         partition,
         epoch,

@@ -6,13 +6,35 @@ use serde_json::{Value, json};
 use crate::nats_server::NatsServer;
 use crate::support::{ADMIN, Answer, Api, Owners, Project};
 
-/// Every route, given the ids of a project, its key, an account and a webhook.
-fn routes(project: &Project, account: &str, webhook: &str) -> Vec<(Method, String, Route)> {
+/// Every route, given a project with its key, the id of an account and a webhook as it was made.
+fn routes(project: &Project, account: &str, webhook: &Answer) -> Vec<(Method, String, Route)> {
     let key = &project.key_id;
     let project = format!("/v1/projects/{}", project.id);
     let account = format!("/v1/accounts/{account}");
-    let webhook = format!("/v1/webhooks/{webhook}");
+    let secret = webhook.text("/signing_secrets/0/id");
+    let webhook = format!("/v1/webhooks/{}", webhook.text("/id"));
+    let secrets = format!("{webhook}/signing_secrets");
     vec![
+        (Method::GET, "/v1/event_types".into(), Route::Catalog),
+        (Method::GET, "/v1/connectors".into(), Route::Catalog),
+        (
+            Method::GET,
+            "/v1/connectors/bamboohr".into(),
+            Route::Catalog,
+        ),
+        (Method::POST, format!("{webhook}/enable"), Route::Thing),
+        (Method::POST, format!("{webhook}/disable"), Route::Thing),
+        (Method::POST, format!("{webhook}/verify"), Route::Thing),
+        (Method::POST, format!("{webhook}/events"), Route::Thing),
+        (Method::GET, secrets.clone(), Route::Thing),
+        (Method::POST, secrets.clone(), Route::Thing),
+        (Method::DELETE, format!("{secrets}/{secret}"), Route::Thing),
+        (
+            Method::POST,
+            format!("{secrets}/{secret}/activate"),
+            Route::Thing,
+        ),
+        (Method::POST, "/hr-on/v1/webhooks".into(), Route::Collection),
         (Method::GET, "/v1/projects".into(), Route::Admin),
         (Method::POST, "/v1/projects".into(), Route::Admin),
         (Method::GET, project.clone(), Route::Admin),
@@ -29,9 +51,12 @@ fn routes(project: &Project, account: &str, webhook: &str) -> Vec<(Method, Strin
         (Method::GET, account.clone(), Route::Thing),
         (Method::PATCH, account.clone(), Route::Thing),
         (Method::DELETE, account, Route::Thing),
+        (Method::GET, "/v1/events".into(), Route::Collection),
         (Method::GET, "/v1/webhooks".into(), Route::Collection),
         (Method::POST, "/v1/webhooks".into(), Route::Collection),
         (Method::GET, webhook.clone(), Route::Thing),
+        (Method::GET, format!("{webhook}/overview"), Route::Thing),
+        (Method::GET, format!("{webhook}/attempts"), Route::Thing),
         (Method::PATCH, webhook.clone(), Route::Thing),
         (Method::DELETE, webhook, Route::Thing),
     ]
@@ -40,6 +65,8 @@ fn routes(project: &Project, account: &str, webhook: &str) -> Vec<(Method, Strin
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Route {
     Admin,
+    /// The same for every project.
+    Catalog,
     /// Of the caller's project, whichever that is.
     Collection,
     Thing,
@@ -62,7 +89,7 @@ async fn nobody_reads_or_writes_what_is_another_projects() {
     let (ours, theirs) = (api.project("ours").await, api.project("theirs").await);
     let account = account(&api, &theirs.key).await;
     let webhook = webhook(&api, &theirs.key).await;
-    for (method, path, route) in routes(&theirs, &account.text("/id"), &webhook.text("/id")) {
+    for (method, path, route) in routes(&theirs, &account.text("/id"), &webhook) {
         let call = api.call(method.clone(), &path).by(&ours.key);
         let answer = call.json(&json!({"name": "x"})).send().await;
         match route {
@@ -72,7 +99,7 @@ async fn nobody_reads_or_writes_what_is_another_projects() {
                 assert_eq!(answer.expect(200).body["items"], json!([]), "{path}");
                 continue;
             }
-            Route::Collection => continue,
+            Route::Collection | Route::Catalog => continue,
         };
     }
     let path = format!("/v1/webhooks/{}", webhook.text("/id"));
@@ -101,10 +128,10 @@ async fn every_route_asks_for_its_own_kind_of_credential() {
     let project = api.project("Acme").await;
     let account = account(&api, &project.key).await;
     let webhook = webhook(&api, &project.key).await;
-    for (method, path, route) in routes(&project, &account.text("/id"), &webhook.text("/id")) {
+    for (method, path, route) in routes(&project, &account.text("/id"), &webhook) {
         let other_kind = match route {
             Route::Admin => project.key.as_str(),
-            Route::Collection | Route::Thing => ADMIN,
+            Route::Catalog | Route::Collection | Route::Thing => ADMIN,
         };
         let call = || api.call(method.clone(), &path).json(&json!({"name": "x"}));
         for call in [

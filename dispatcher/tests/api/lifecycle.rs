@@ -1,99 +1,22 @@
 //! The API while JetStream is not there yet, goes away, or the process stops.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
-use dispatcher::Listeners;
-use dispatcher::error::DispatchError;
-use reqwest::{Client, Method};
+use dispatcher::Ports;
 use serde_json::json;
-use shared::config::{LogFormat, Service, Settings};
-use shared::http_client::SystemResolver;
-use shared::nats::NatsSettings;
-use shared::nats::topology::TopologySettings;
-use shared::partition::PartitionCount;
-use shared::secret::{MasterKeys, Secret};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use crate::nats_server::NatsServer;
+use crate::process::Dispatcher;
 use crate::slow_call::SlowCall;
-use crate::support::{ADMIN, Answer, Api, Call, MASTER_KEY, WITHIN, eventually_ok};
-
-/// A whole dispatcher, as its process runs it.
-struct Dispatcher {
-    address: String,
-    client: Client,
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<Result<(), DispatchError>>,
-}
-
-impl Dispatcher {
-    fn start(nats_url: String) -> Self {
-        let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let listeners = Listeners {
-            http: listener(),
-            ops: listener(),
-        };
-        let address = listeners.http.local_addr().unwrap();
-        let settings = Settings {
-            snapshot_entries: 50_000,
-            service: Service::Dispatcher,
-            nats: NatsSettings {
-                urls: vec![nats_url],
-                ..NatsSettings::default()
-            },
-            topology: TopologySettings {
-                replicas: 1,
-                partitions: PartitionCount::new(2).unwrap(),
-            },
-            http_addr: address,
-            ops_addr: listeners.ops.local_addr().unwrap(),
-            public_ingest_url: "https://in.example".to_owned(),
-            master_keys: MasterKeys::new(MASTER_KEY, &[]).unwrap(),
-            admin_token: Some(Secret::new(ADMIN)),
-            endpoint_allow_cidrs: Vec::new(),
-            connectors_dir: None,
-            log: String::new(),
-            log_format: LogFormat::Text,
-        };
-        // The dispatcher does so too, perhaps after the client below is built.
-        shared::http_client::install_crypto_provider();
-        let (stop, stopped) = oneshot::channel();
-        let resolver = Arc::new(SystemResolver);
-        let ended = actix_rt::spawn(async move {
-            let shutdown = async {
-                stopped.await.ok();
-            };
-            Box::pin(dispatcher::run(settings, listeners, resolver, shutdown)).await
-        });
-        Self {
-            address: address.to_string(),
-            client: Client::builder().no_proxy().build().unwrap(),
-            stop,
-            ended,
-        }
-    }
-
-    async fn projects(&self) -> Answer {
-        let url = format!("http://{}/v1/projects", self.address);
-        let call = Call::new(self.client.request(Method::GET, url));
-        call.by(ADMIN).send().await
-    }
-
-    async fn ended(ended: JoinHandle<Result<(), DispatchError>>) {
-        let ended = tokio::time::timeout(WITHIN, ended).await.unwrap();
-        ended.unwrap().unwrap();
-    }
-}
+use crate::support::{ADMIN, Api, eventually_ok};
 
 #[actix_web::test]
 async fn a_caller_is_told_that_jetstream_is_not_there_yet() {
     // Bound, so that nobody else is there either.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let nats_url = format!("nats://{}", nobody.local_addr().unwrap());
-    let dispatcher = Dispatcher::start(nats_url);
+    let dispatcher = Dispatcher::start(nats_url, Ports::system());
     let answer = dispatcher.projects().await.expect(503);
     assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(answer.header("cache-control"), "no-store");
@@ -105,7 +28,7 @@ async fn a_caller_is_told_that_jetstream_is_not_there_yet() {
 #[actix_web::test]
 async fn nothing_is_decided_any_more_once_the_process_stops() {
     let nats = NatsServer::start().await;
-    let dispatcher = Dispatcher::start(nats.url.clone());
+    let dispatcher = Dispatcher::start(nats.url.clone(), Ports::system());
     eventually_ok(async || dispatcher.projects().await.status == 200).await;
     let body = json!({"name": "too late"});
     let call = SlowCall::begin(&dispatcher.address, ADMIN, "/v1/projects", &body).await;

@@ -1,9 +1,9 @@
 //! Projects and API keys.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::nats_server::NatsServer;
-use crate::support::{ADMIN, Api};
+use crate::support::{ADMIN, Api, eventually_ok};
 
 #[actix_web::test]
 async fn a_project_lives_and_dies() {
@@ -103,4 +103,21 @@ async fn what_is_no_project_or_key_is_told_so() {
             .await
             .expect(400);
     }
+}
+
+#[actix_web::test]
+async fn a_key_tells_when_it_was_used_last() {
+    let nats = NatsServer::start().await;
+    let api = Api::start(&nats).await;
+    let project = api.project("Acme").await;
+    let path = format!("/v1/projects/{}/api_keys", project.id);
+    let unused = api.get(ADMIN, &path).await.expect(200);
+    assert_eq!(unused.body["items"][0]["last_used_at"], Value::Null);
+    api.get(&project.key, "/v1/accounts").await.expect(200);
+    eventually_ok(async || {
+        let keys = api.get(ADMIN, &path).await.expect(200);
+        let used = &keys.body["items"][0];
+        used["last_used_at"].as_str() >= used["created_at"].as_str()
+    })
+    .await;
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use dispatcher::api;
+use dispatcher::api::{self, trials::Trials};
 use dispatcher::app::{App, AppSlot};
 use dispatcher::applied::Applied;
+use dispatcher::tokens::Tokens;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use shared::address_guard::AddressGuard;
 use shared::connector::Connectors;
 use shared::http_client::{GuardedClient, SystemResolver};
+use shared::jwt::JwtRules;
+use shared::nats::key_usage::KeyUsage;
 use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologySettings};
 use shared::nats::{self, Nats, NatsSettings};
@@ -26,9 +29,18 @@ use crate::delay;
 use crate::nats_server::NatsServer;
 
 pub(crate) const ADMIN: &str = "an-admin-token-of-tests";
+/// What tokens are signed with.
+pub(crate) const TOKEN_SECRET: &str = "what-tokens-of-tests-are-signed-with";
 pub(crate) const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// Ample, even on a busy machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
+
+fn token_rules() -> JwtRules {
+    JwtRules {
+        hs256_secret: Some(Secret::new(TOKEN_SECRET)),
+        ..JwtRules::default()
+    }
+}
 
 /// Waits for a condition that has to be asked for.
 pub(crate) async fn eventually_ok(condition: impl AsyncFn() -> bool) {
@@ -125,16 +137,20 @@ impl Api {
         let guard = AddressGuard::new(allowed.iter().map(|net| net.parse().unwrap()).collect());
         let resolver = Arc::new(SystemResolver);
         let client = GuardedClient::new(Arc::new(guard), resolver, "Carillon/test").unwrap();
+        let tokens = Tokens::new(token_rules(), None, Arc::clone(&clock)).unwrap();
         let app = App {
+            key_usage: KeyUsage::new(nats.clone(), Arc::clone(&clock)),
             view: view.clone(),
             nats: nats.clone(),
             clock,
             admin_token: Secret::new(ADMIN),
+            tokens,
             master_keys,
             public_ingest_url: "https://in.example".to_owned(),
             connectors: Arc::new(Connectors::embedded().unwrap()),
             client,
             applied,
+            trials: Trials::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

@@ -200,7 +200,7 @@ async fn what_is_no_webhook_is_told_so() {
             vec!["/events/0/providers/0"],
         ),
         (
-            json!({"url": "http://127.0.0.1", "events": ["*"], "verification_required": true}),
+            json!({"url": "http://127.0.0.1", "events": ["*"], "verification_required": "yes"}),
             vec!["/verification_required"],
         ),
         (

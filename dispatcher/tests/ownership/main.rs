@@ -29,7 +29,8 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
         2 => place.clone().prop_map(Fault::Kill),
         1 => place.clone().prop_map(Fault::Leave),
         4 => (place.clone(), pause.clone()).prop_map(|(place, ms)| Fault::Pause(place, ms)),
-        2 => (place, pause.clone()).prop_map(|(place, ms)| Fault::Cut(place, ms)),
+        2 => (place.clone(), pause.clone()).prop_map(|(place, ms)| Fault::Cut(place, ms)),
+        2 => (place, pause.clone()).prop_map(|(place, ms)| Fault::Withdraw(place, ms)),
         1 => pause.prop_map(Fault::Outage),
         8 => (50..5_000_u64).prop_map(Fault::Quiet),
     ];

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Pause(usize, u64),
     /// From the server, in both directions.
     Cut(usize, u64),
+    /// It takes nothing for so long.
+    Withdraw(usize, u64),
     Outage(u64),
     Quiet(u64),
 }
@@ -70,6 +72,8 @@ pub(crate) struct Replica {
     leaving: bool,
     paused_until: u64,
     cut_until: u64,
+    /// Its clock is off until then.
+    withdrawn_until: u64,
     renews_at: u64,
     keys_read: usize,
     epochs_read: usize,
@@ -150,6 +154,7 @@ impl World {
             leaving: false,
             paused_until: 0,
             cut_until: 0,
+            withdrawn_until: 0,
             renews_at: self.now_ms,
             keys_read: 0,
             epochs_read: 0,
@@ -173,6 +178,7 @@ impl World {
             }
             Fault::Pause(place, ms) => self.at(place).paused_until = now_ms + ms,
             Fault::Cut(place, ms) => self.at(place).cut_until = now_ms + ms,
+            Fault::Withdraw(place, ms) => self.at(place).withdrawn_until = now_ms + ms,
             Fault::Outage(ms) => self.outage_until = now_ms + ms,
             Fault::Quiet(ms) => self.run(ms),
         }
@@ -247,7 +253,8 @@ impl World {
                 member: Member {
                     codec_version: 1,
                     started_at: Timestamp::default(),
-                    leaving: self.replicas[place].leaving,
+                    leaving: self.replicas[place].leaving
+                        || now_ms < self.replicas[place].withdrawn_until,
                 },
                 sent_ms: now_ms,
             };
@@ -533,6 +540,7 @@ impl World {
         for replica in &mut self.replicas {
             replica.paused_until = 0;
             replica.cut_until = 0;
+            replica.withdrawn_until = 0;
         }
         self.outage_until = 0;
         self.is_calm = true;

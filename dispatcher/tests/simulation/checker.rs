@@ -81,6 +81,27 @@ impl Checker {
         })
     }
 
+    /// In a world without faults, nothing is dropped by age before it has ended.
+    pub(crate) fn time_passed(world: &World) {
+        if world
+            .settings
+            .scene
+            .as_ref()
+            .is_none_or(|scene| scene.stall_ms.is_some())
+        {
+            return;
+        }
+        let first = world.events.first();
+        let dropped = |(id, sequence, _): &(WebhookId, u64, _)| {
+            assert!(*sequence >= first, "{sequence} of {id} vanishes");
+        };
+        world
+            .checker
+            .model
+            .pending()
+            .for_each(|pending| dropped(&pending));
+    }
+
     /// JOURNAL has a message more.
     pub(crate) fn stored(world: &mut World, sequence: u64) {
         let message = world.journal.message(sequence).unwrap().clone();
@@ -123,6 +144,14 @@ impl Checker {
                 ledger.skipped_in_all(),
             );
             assert_eq!(folded, counts, "ledger of {id} after pack {}", pack.number);
+            // No simulation is longer than what totals by the hour are kept for.
+            let (_, delivered, exhausted, skipped) = counts;
+            assert_eq!(
+                self.totals(*id),
+                (delivered, model.failed, exhausted, skipped),
+                "totals of {id} after pack {}",
+                pack.number
+            );
             for (sequence, delivery) in &model.deliveries {
                 let has_ended = told.has_ended(Sequence(*sequence), delivery.lane);
                 assert_eq!(
@@ -144,6 +173,21 @@ impl Checker {
                 "breaker of {id}"
             );
         }
+    }
+
+    /// By the fold: delivered, failed attempts, exhausted, skipped.
+    fn totals(&self, webhook: WebhookId) -> (u64, u64, u64, u64) {
+        let totals = self.reference.totals.webhooks.get(&webhook);
+        let hours = totals.into_iter().flat_map(|totals| totals.types.values());
+        let rows = hours.flat_map(|totals| &totals.hours);
+        rows.fold((0, 0, 0, 0), |sum, row| {
+            (
+                sum.0 + u64::from(row.tally.delivered),
+                sum.1 + u64::from(row.tally.failed_attempts),
+                sum.2 + u64::from(row.tally.exhausted),
+                sum.3 + u64::from(row.tally.skipped),
+            )
+        })
     }
 
     /// An owner begins with this state.

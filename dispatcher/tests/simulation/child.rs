@@ -289,6 +289,10 @@ impl Child {
         host: &mut Host,
         world: &mut World,
     ) {
+        let first = Sequence(world.events.first());
+        let owes = owner.commits.pending(self.webhook.id) > 0;
+        // What is pending in what was dropped must end before it is passed over.
+        let stretch = stretch.filter(|read| first <= read.after.next() || !owes);
         let Some(stretch) = stretch else {
             self.ask(READ_RETRY_MS, ChildWake::ReadFailed, owner, host, world);
             return;
@@ -314,7 +318,9 @@ impl Child {
         let lags = world.settings.fetch_lags;
         let unsent = if world.logs_are_away() {
             Some((READ_RETRY_MS, AttemptOutcome::NotStarted))
-        } else if world.misfortune(lags) && world.settings.plants(Plant::NotFoundTakenForExpired) {
+        } else if world.events.fetch(attempt.sequence.0).is_none()
+            || (world.misfortune(lags) && world.settings.plants(Plant::NotFoundTakenForExpired))
+        {
             let gone = UnsentEnd::Exhausted(ExhaustReason::Expired);
             Some((0, AttemptOutcome::Gone(gone)))
         } else if !owner.may_send(host, world) {
@@ -334,8 +340,8 @@ impl Child {
         }
         let event = world
             .events
-            .get(attempt.sequence.0)
-            .expect("nothing is erased");
+            .fetch(attempt.sequence.0)
+            .expect("it was there a moment ago");
         assert_eq!(event.id, attempt.event, "another event than was decided");
         let post = Post {
             process: host.index,

@@ -35,6 +35,15 @@ impl Endpoint {
         let (now, span) = (world.now, world.settings.span_ms);
         let failing = world.settings.failing;
         let lanes = world.settings.lanes;
+        if let Some(scene) = &world.settings.scene {
+            return Self {
+                manner: Manner::Down(now + scene.down_ms),
+                poison: None,
+                failing: 0,
+                answer_bytes: 4,
+                recovered: false,
+            };
+        }
         let chance = &mut world.chance;
         let poison = chance.per_mille(300).then(|| chance.below(lanes));
         Self {

@@ -77,6 +77,17 @@ fn pause(world: &mut World) {
     let half = 1_500;
     let lengths = [half, 2 * half, 6 * half, 60 * SECOND, 2 * 3_600 * SECOND];
     let length = *world.chance.pick(&lengths) + world.chance.within(-200, 200);
+    pause_one(world, index, length);
+}
+
+/// All stand still.
+pub(crate) fn stall(world: &mut World, length: i64) {
+    for index in world.alive() {
+        pause_one(world, index, length);
+    }
+}
+
+fn pause_one(world: &mut World, index: usize, length: i64) {
     world.note(|| format!("process {index} stands still for {length}"));
     let now = world.now;
     if let Some(process) = world.process_mut(index) {

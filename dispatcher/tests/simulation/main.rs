@@ -19,6 +19,7 @@ mod faults;
 mod model;
 mod owner;
 mod replica;
+mod scenes;
 mod settings;
 mod streams;
 mod workload;
@@ -44,8 +45,13 @@ thread_local! {
 
 /// What was violated, and the end of the trace if it was asked for.
 fn run(seed: u64, plant: Option<Plant>, traced: bool) -> Result<u64, (String, Vec<String>)> {
+    run_of(|| World::new(seed, plant, traced)).map(|(steps, _)| steps)
+}
+
+/// The steps that it took, and the world as it came to rest.
+fn run_of(make: impl FnOnce() -> World) -> Result<(u64, World), (String, Vec<String>)> {
     quiet_panics();
-    let made = catch_unwind(|| World::new(seed, plant, traced));
+    let made = catch_unwind(AssertUnwindSafe(make));
     let mut world = made.map_err(|_| (PANIC.take(), Vec::new()))?;
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut steps = 0;
@@ -55,7 +61,10 @@ fn run(seed: u64, plant: Option<Plant>, traced: bool) -> Result<u64, (String, Ve
         }
         steps
     }));
-    ran.map_err(|_| (PANIC.take(), world.trace().cloned().collect()))
+    match ran {
+        Ok(steps) => Ok((steps, world)),
+        Err(_) => Err((PANIC.take(), world.trace().cloned().collect())),
+    }
 }
 
 /// A violation is a panic; it is told once, by who ran the seed.
@@ -226,4 +235,10 @@ fn a_pack_sent_before_the_one_before_is_stored_is_found() {
 #[test]
 fn a_lease_that_nobody_looks_at_is_found() {
     goes_red(Plant::NoLease, 4_000, &["sent outside of the lease"]);
+}
+
+#[test]
+fn pending_deliveries_that_nobody_ends_before_they_are_dropped_are_found() {
+    let reasons = ["come to rest", "the world does not end"];
+    goes_red(Plant::NothingExpires, 4_000, &reasons);
 }

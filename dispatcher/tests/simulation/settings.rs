@@ -1,6 +1,7 @@
 //! What a world is made of: drawn from its seed.
 
 use dispatcher::core::lanes::Bounds;
+use shared::domain::policy::Policy;
 
 use crate::world::Chance;
 
@@ -18,6 +19,8 @@ pub(crate) enum Plant {
     PackSentAhead,
     /// Not in the protocol's list: a lease that nobody looks at before a POST.
     NoLease,
+    /// Neither is this one: nobody looks at what EVENTS is about to drop.
+    NothingExpires,
 }
 
 /// Chances are in thousandths.
@@ -54,9 +57,26 @@ pub(crate) struct Settings {
     pub(crate) refuses_before_duplicates: bool,
     /// Which orderings webhooks of this world may have.
     pub(crate) orderings: u64,
+    /// How long EVENTS keeps an event, if it drops any.
+    pub(crate) age_max_ms: Option<i64>,
+    /// What is told of one by one instead of drawn.
+    pub(crate) scene: Option<Scene>,
+}
+
+/// A world without faults of its own, in which this happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Scene {
+    pub(crate) policy: Policy,
+    /// The endpoint is not there until then.
+    pub(crate) down_ms: i64,
+    /// Nobody is there from the first until the second.
+    pub(crate) stall_ms: Option<(i64, i64)>,
+    /// When events are published.
+    pub(crate) published_ms: Vec<i64>,
 }
 
 const MINUTE: i64 = 60 * 1_000;
+pub(crate) const DAY: i64 = 24 * 60 * MINUTE;
 
 impl Settings {
     pub(crate) fn draw(chance: &mut Chance, plant: Option<Plant>) -> Self {
@@ -109,6 +129,44 @@ impl Settings {
             answer_bytes: if chance.per_mille(40) { 100 << 10 } else { 4 },
             refuses_before_duplicates: chance.per_mille(500),
             orderings: 1 + chance.below(3),
+            age_max_ms: None,
+            scene: None,
+        }
+        .aging(chance)
+    }
+
+    /// In some worlds EVENTS drops what is old, so fast that this matters.
+    fn aging(mut self, chance: &mut Chance) -> Self {
+        if chance.per_mille(300) {
+            let parts = *chance.pick(&[2, 5, 12]);
+            self.age_max_ms = Some((self.span_ms / parts).max(MINUTE / 3));
+        }
+        self
+    }
+
+    /// No chance of a fault, one replica, one webhook; EVENTS keeps what it is told for 7 days.
+    pub(crate) fn calm(chance: &mut Chance, span_ms: i64, scene: Scene) -> Self {
+        Self {
+            span_ms,
+            processes: 1,
+            webhooks: 1,
+            commands: 0,
+            events: 0,
+            faults: 0,
+            busy: 0,
+            ack_lost: 0,
+            append_lost: 0,
+            append_late: 0,
+            read_fails: 0,
+            read_falls_short: 0,
+            tail_fails: 0,
+            projection_late: 0,
+            fetch_lags: 0,
+            failing: 0,
+            answer_bytes: 4,
+            age_max_ms: Some(7 * DAY),
+            scene: Some(scene),
+            ..Self::draw(chance, None)
         }
     }
 

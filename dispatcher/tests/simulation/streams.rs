@@ -20,14 +20,53 @@ use shared::time::Timestamp;
 /// EVENTS: this partition's, and others' in between.
 #[derive(Default)]
 pub(crate) struct Events {
-    /// By sequence less 1; `None` is another partition's.
+    /// By sequence less 1; `None` is another partition's. What the stream has dropped stays here,
+    /// for those who check.
     log: Vec<Option<Arc<Event>>>,
+    stored_at: Vec<i64>,
+    age_max: Option<i64>,
+    dropped: u64,
 }
 
 impl Events {
-    pub(crate) fn publish(&mut self, event: Option<Arc<Event>>) -> u64 {
+    pub(crate) fn new(age_max: Option<i64>) -> Self {
+        Self {
+            age_max,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn publish(&mut self, now: i64, event: Option<Arc<Event>>) -> u64 {
         self.log.push(event);
+        self.stored_at.push(now);
         self.last()
+    }
+
+    /// Drops what is too old.
+    pub(crate) fn age(&mut self, now: i64) {
+        if let Some(age_max) = self.age_max {
+            self.dropped = self.older_than(now - age_max);
+        }
+    }
+
+    /// The first that the stream still has, if not what comes after it.
+    pub(crate) fn first(&self) -> u64 {
+        self.dropped + 1
+    }
+
+    /// Everything at or below has reached nine tenths of its age.
+    pub(crate) fn horizon(&self, now: i64) -> u64 {
+        self.age_max
+            .map_or(0, |age_max| self.older_than(now - age_max / 10 * 9))
+    }
+
+    fn older_than(&self, at: i64) -> u64 {
+        self.stored_at.partition_point(|stored| *stored < at) as u64
+    }
+
+    /// What a sender finds.
+    pub(crate) fn fetch(&self, sequence: u64) -> Option<&Arc<Event>> {
+        (sequence > self.dropped).then(|| self.get(sequence))?
     }
 
     pub(crate) fn last(&self) -> u64 {
@@ -62,7 +101,7 @@ impl Events {
         project: Option<ProjectId>,
         most: usize,
     ) -> Stretch {
-        let mut events = self.range(after.0, known.0);
+        let mut events = self.range(after.0.max(self.dropped), known.0);
         events.retain(|(_, event)| project.is_none_or(|project| event.project == project));
         let through = match events.get(most) {
             Some(_) => events[most - 1].0,
@@ -361,6 +400,7 @@ fn template(decided: &Decided, now: i64) -> Webhook {
             selection: (*selection(decided.wants)).clone(),
             description: None,
             verification_required: false,
+            verified_at: None,
             policy: decided.policy.clone(),
             status: Status::Enabled,
             status_reason: None,
@@ -370,9 +410,10 @@ fn template(decided: &Decided, now: i64) -> Webhook {
         endpoint: Endpoint {
             url: serde_json::from_str("\"https://example.com/\"").unwrap(),
             headers: Vec::new(),
+            token: None,
         },
         secrets: Vec::new(),
-        signers: Arc::clone(&SIGNERS),
+        signers: Some(Arc::clone(&SIGNERS)),
         created_at: at,
         updated_at: at,
         sequence: Sequence(0),

@@ -52,10 +52,10 @@ impl Workload {
             return;
         }
         if world.chance.per_mille(200) {
-            world.events.publish(None);
+            world.events.publish(world.now, None);
         }
         let event = Self::event(world);
-        let sequence = world.events.publish(Some(Arc::new(event)));
+        let sequence = world.events.publish(world.now, Some(Arc::new(event)));
         world.note(|| format!("event {sequence}"));
         let late = world.settings.tail_fails;
         for index in world.alive() {
@@ -69,6 +69,7 @@ impl Workload {
     }
 
     fn event(world: &mut World) -> Event {
+        let is_drawn = world.settings.scene.is_none();
         let (now, chance, workload) = (world.now, &mut world.chance, &mut world.workload);
         workload.published += 1;
         // The same id again, after the dedup window, is a delivery of its own (rule 23).
@@ -77,7 +78,7 @@ impl Workload {
         } else {
             workload.published
         };
-        let project = usize::from(chance.per_mille(300));
+        let project = usize::from(is_drawn && chance.per_mille(300));
         // A few records have most of the events.
         let most = chance.below(workload.lanes) + 1;
         let record = chance.below(most);
@@ -122,23 +123,30 @@ impl Workload {
         world.endpoints.insert(webhook, endpoint);
         // Read from the leader before the append: what comes in between is classified too.
         let from = world.events.last() + 1;
-        let project = PROJECTS[usize::from(world.chance.per_mille(300))];
+        let is_drawn = world.settings.scene.is_none();
+        let project = PROJECTS[usize::from(is_drawn && world.chance.per_mille(300))];
         let decided = Decided {
             webhook,
             project,
-            wants: wants(&mut world.chance),
-            status: Some(if world.chance.per_mille(850) {
+            wants: match &world.settings.scene {
+                Some(_) => Wants::All,
+                None => wants(&mut world.chance),
+            },
+            status: Some(if !is_drawn || world.chance.per_mille(850) {
                 Status::Enabled
             } else {
                 Status::PendingVerification
             }),
             lifts: true,
-            dialect: if world.chance.per_mille(150) {
+            dialect: if is_drawn && world.chance.per_mille(150) {
                 Dialect::HrOn
             } else {
                 Dialect::Stackone
             },
-            policy: policy(world),
+            policy: match &world.settings.scene {
+                Some(scene) => scene.policy.clone(),
+                None => policy(world),
+            },
             from,
         };
         let in_ms = world.chance.within(0, 400);

@@ -64,6 +64,8 @@ pub(crate) enum Happening {
     Process(usize, Wake),
     /// A new process starts.
     Start,
+    /// All processes stand still for so long.
+    Stall(i64),
     Look,
 }
 
@@ -125,6 +127,10 @@ impl World {
     pub(crate) fn new(seed: u64, plant: Option<Plant>, traced: bool) -> Self {
         let mut chance = Chance::new(seed);
         let settings = Settings::draw(&mut chance, plant);
+        Self::of(settings, chance, traced)
+    }
+
+    pub(crate) fn of(settings: Settings, mut chance: Chance, traced: bool) -> Self {
         let workload = Workload::draw(&mut chance, &settings);
         let mut world = Self {
             chance,
@@ -132,7 +138,7 @@ impl World {
             queue: BTreeMap::new(),
             asked: 0,
             faulty: true,
-            events: Events::default(),
+            events: Events::new(settings.age_max_ms),
             journal: Journal::new(settings.refuses_before_duplicates),
             registry: Registry::default(),
             snapshots: Snapshots::default(),
@@ -157,13 +163,22 @@ impl World {
         }
         let span = self.settings.span_ms;
         for _ in 0..self.settings.webhooks {
-            let at = self.chance.within(0, span / 8);
+            let is_drawn = self.settings.scene.is_none();
+            let at = self.chance.within(0, if is_drawn { span / 8 } else { 0 });
             self.at(at, Happening::Command);
         }
         let commands = self.settings.commands;
         for _ in 0..commands {
             let at = self.chance.within(0, span);
             self.at(at, Happening::Command);
+        }
+        if let Some(scene) = self.settings.scene.clone() {
+            for at in scene.published_ms {
+                self.at(at, Happening::Publish);
+            }
+            if let Some((from, until)) = scene.stall_ms {
+                self.at(from, Happening::Stall(until - from));
+            }
         }
         let events = self.settings.events;
         let mut at = 0;
@@ -224,6 +239,8 @@ impl World {
             return false;
         };
         self.now = at;
+        self.events.age(at);
+        Checker::time_passed(self);
         match what {
             Happening::Publish => Workload::publish(self),
             Happening::Command => Workload::command(self),
@@ -234,6 +251,7 @@ impl World {
             Happening::PostArrives(post) => crate::endpoint::arrives(self, post),
             Happening::Process(index, wake) => self.process(index, wake),
             Happening::Start => self.start(),
+            Happening::Stall(length) => crate::faults::stall(self, length),
             Happening::Look => return self.look(),
         }
         true

@@ -49,7 +49,8 @@ pub(super) async fn project(
     // The hash is the index; nothing but a whole key leads to an entry, however long it takes.
     let hash = hash_key(&key);
     let found = store.find(|registry| registry.api_key(&hash)).await?;
-    let (project, _) = found.ok_or(IngestError::Unauthorized)?;
+    let (project, key) = found.ok_or(IngestError::Unauthorized)?;
+    store.key_usage.used(key);
     Ok(project)
 }
 

@@ -90,7 +90,7 @@ async fn answer(
     };
     let events = first_party::events(items, &common, &mut shared::random::for_id);
     let valid: Vec<&UnrenderedEvent<'_>> = events.iter().flatten().collect();
-    let outcomes = publish(app, &store.nats, &valid).await;
+    let outcomes = publish(app, store, &valid).await;
     Ok(summary(&app.metrics, &events, &outcomes))
 }
 

@@ -148,7 +148,7 @@ async fn store_all(
     events: &[UnrenderedEvent<'_>],
 ) -> Result<(), IngestError> {
     let events: Vec<_> = events.iter().collect();
-    let outcomes = publish(app, &store.nats, &events).await;
+    let outcomes = publish(app, store, &events).await;
     for outcome in outcomes {
         match outcome {
             Ok(_) => {}

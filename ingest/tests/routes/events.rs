@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use shared::domain::event::Source;
 use shared::domain::registry::Command;
 
-use crate::world::{World, answer};
+use crate::world::{Ingest, World, answer, eventually};
 
 fn event(record: &str) -> Value {
     json!({"event": "ats_jobs.updated", "record_id": record})
@@ -226,6 +226,72 @@ async fn records_keep_the_order_of_the_request() {
             .collect();
         assert!(numbers.is_sorted(), "record {record}: {numbers:?}");
     }
+}
+
+#[actix_web::test]
+async fn batches_hold_each_event_once_and_in_order_with_repeats_among_them() {
+    let world = World::start().await;
+    let project = world.project().await;
+    let mut batching = Ingest::with(&world.server.url(), |settings| {
+        settings.publish_batches = true;
+    });
+    let url = format!("{}/v1/events", batching.url);
+    let post = async |items: &[Value]| {
+        let request = world.http.post(&url).bearer_auth(&project.key);
+        let (status, _, body) = answer(request.body(json!(items).to_string())).await;
+        assert_eq!(status, 202, "{body}");
+        let ids = body["items"].as_array().unwrap().iter();
+        ids.map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let wait = async || {
+        let opened = world.http.post(&url).bearer_auth(&project.key);
+        answer(opened.body(event("0").to_string())).await.0 == 202
+    };
+    eventually("it takes events", wait).await;
+    // Known ids lie in the batches of the later requests, so that these are refused whole.
+    let known: Vec<Value> = (0..100).map(|n| keyed(&n.to_string(), "k")).collect();
+    let first = post(&known).await;
+    let of_request = |request: usize| -> Vec<Value> {
+        let own = (0..300).map(|n| keyed(&(n % 60).to_string(), &format!("{request}-{n}")));
+        known.iter().cloned().chain(own).collect()
+    };
+    let requests: Vec<_> = (0..4).map(of_request).collect();
+    let answered = futures_util::future::join_all(requests.iter().map(|items| post(items))).await;
+    for ids in &answered {
+        assert_eq!(ids[..100], first[..]);
+    }
+    let stored: Vec<String> = world
+        .events()
+        .await
+        .iter()
+        .map(|event| event.id.to_string())
+        .collect();
+    let unique: std::collections::HashSet<_> = stored.iter().collect();
+    assert_eq!(unique.len(), stored.len());
+    let place = |id: &String| stored.iter().position(|stored| stored == id).unwrap();
+    for ids in &answered {
+        // Every sixtieth is of the same record.
+        for lane in 0..60 {
+            let places: Vec<_> = ids[100..]
+                .iter()
+                .skip(lane)
+                .step_by(60)
+                .map(place)
+                .collect();
+            assert_eq!(places.len(), 5);
+            assert!(places.is_sorted(), "{places:?}");
+        }
+    }
+    let mut in_batches = 0;
+    for sequence in 1..=stored.len() {
+        let sequence = u64::try_from(sequence).unwrap();
+        let message = world.log.events.get_raw_message(sequence).await.unwrap();
+        in_batches += usize::from(message.headers.get("Nats-Batch-Id").is_some());
+    }
+    assert!(in_batches >= 100, "{in_batches} of {}", stored.len());
+    batching.ask_to_stop();
+    batching.ended().await.unwrap();
 }
 
 #[actix_web::test]

@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) server: NatsServer,
     pub(crate) ingest: Ingest,
     pub(crate) http: reqwest::Client,
-    log: Nats,
+    pub(crate) log: Nats,
     registry: RegistryView,
 }
 
@@ -264,10 +264,14 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) fn start(nats_url: &str) -> Self {
-        Self::with_keys(nats_url, master_keys())
+        Self::with(nats_url, |_| {})
     }
 
     pub(crate) fn with_keys(nats_url: &str, master_keys: MasterKeys) -> Self {
+        Self::with(nats_url, |settings| settings.master_keys = master_keys)
+    }
+
+    pub(crate) fn with(nats_url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
         let listeners = ingest::Listeners {
             http: listener(),
@@ -277,21 +281,25 @@ impl Ingest {
             listeners.http.local_addr().unwrap(),
             listeners.ops.local_addr().unwrap(),
         );
-        let settings = Settings {
+        let mut settings = Settings {
             snapshot_entries: 50_000,
+            publish_batches: false,
             service: Service::Ingest,
             nats: nats_settings(nats_url),
             topology: topology_settings(),
             http_addr,
             ops_addr,
             public_ingest_url: format!("http://{http_addr}"),
-            master_keys,
+            master_keys: master_keys(),
             admin_token: None,
+            jwt: Default::default(),
+            jwt_jwks_url: None,
             endpoint_allow_cidrs: Vec::new(),
             connectors_dir: None,
             log: "info".into(),
             log_format: LogFormat::Text,
         };
+        change(&mut settings);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { drop(stopped.await) };
         Self {

@@ -9,8 +9,8 @@ use super::mirror::{Mirror, mirror};
 use crate::domain::event::{Event, EventType, Source as DomainSource};
 use crate::domain::journal as domain;
 use crate::ids::{
-    AccountId, Epoch, EventId, LaneHash, Position as DomainPosition, ProjectId, ReplicaId,
-    Sequence, WebhookId,
+    AccountId, Epoch, EventId, EventTypeHash, LaneHash, Position as DomainPosition, ProjectId,
+    ReplicaId, Sequence, WebhookId,
 };
 use crate::time::Timestamp;
 
@@ -37,6 +37,11 @@ value!(Id = ReplicaId, ReplicaId::to_bytes, ReplicaId::from_bytes);
 value!(u64 = Epoch, |epoch: Epoch| epoch.0, Epoch);
 value!(u64 = Sequence, |sequence: Sequence| sequence.0, Sequence);
 value!(u64 = LaneHash, |lane: LaneHash| lane.0, LaneHash);
+value!(
+    u32 = EventTypeHash,
+    |event_type: EventTypeHash| event_type.0,
+    EventTypeHash
+);
 // Milliseconds.
 value!(
     i64 = Timestamp,

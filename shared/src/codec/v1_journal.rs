@@ -117,6 +117,7 @@ mirror! {
         webhook: Id,
         position: Position,
         event: Id,
+        event_type: u32,
         lane: u64,
         number: u32,
         started_at: i64,
@@ -172,6 +173,7 @@ mirror! {
     struct Kept = domain::Kept {
         sequence: u64,
         event: Id,
+        event_type: u32,
         lane: u64,
         attempts: u32,
     }

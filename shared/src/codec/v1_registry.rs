@@ -57,6 +57,13 @@ enum Entry {
         reason: Option<String>,
         decided: Option<DecidedAt>,
     },
+    SigningSecretDeleted {
+        secret: Id,
+    },
+    SigningSecretErased,
+    WebhookVerified {
+        status: Status,
+    },
 }
 
 mirror! {
@@ -83,6 +90,7 @@ struct WebhookDefinition {
     selectors: Vec<Selector>,
     description: Option<String>,
     verification_required: bool,
+    verified_at_ms: Option<i64>,
     policy: Policy,
     status: Status,
     status_reason: Option<String>,
@@ -201,6 +209,13 @@ impl From<&RegistryEntry> for Entry {
                 reason: reason.clone(),
                 decided: Option::of(decided),
             },
+            E::SigningSecretDeleted { secret } => Self::SigningSecretDeleted {
+                secret: secret.to_bytes(),
+            },
+            E::SigningSecretErased => Self::SigningSecretErased,
+            E::WebhookVerified { status } => Self::WebhookVerified {
+                status: Status::of(status),
+            },
         }
     }
 }
@@ -236,6 +251,13 @@ impl TryFrom<Entry> for RegistryEntry {
                 status: status.into_domain(),
                 reason,
                 decided: decided.into_domain(),
+            },
+            Entry::SigningSecretDeleted { secret } => Self::SigningSecretDeleted {
+                secret: SecretId::from_bytes(secret),
+            },
+            Entry::SigningSecretErased => Self::SigningSecretErased,
+            Entry::WebhookVerified { status } => Self::WebhookVerified {
+                status: status.into_domain(),
             },
         })
     }
@@ -283,6 +305,7 @@ impl From<&DomainWebhook> for WebhookDefinition {
                 .collect(),
             description: webhook.description.clone(),
             verification_required: webhook.verification_required,
+            verified_at_ms: webhook.verified_at.map(Timestamp::as_millis),
             policy: (&webhook.policy).into(),
             status: Status::of(&webhook.status),
             status_reason: webhook.status_reason.clone(),
@@ -310,6 +333,7 @@ impl TryFrom<WebhookDefinition> for DomainWebhook {
             selection: Selection::stored(selectors),
             description: wire.description,
             verification_required: wire.verification_required,
+            verified_at: wire.verified_at_ms.map(Timestamp::from_millis),
             policy: wire.policy.into(),
             status: wire.status.into_domain(),
             status_reason: wire.status_reason,

@@ -9,6 +9,7 @@ use super::mirror::mirror;
 use super::v1::{Id, Position};
 use super::v1_journal::{Checkpoint, Counted, Links, Place};
 use crate::domain::state as domain;
+use crate::domain::state::totals;
 
 mirror! {
     struct Partition = domain::PartitionState {
@@ -18,9 +19,45 @@ mirror! {
         checkpoint: Option<Checkpoint>,
         now: i64,
         webhooks: BTreeMap<Id, Webhook>,
+        totals: Totals,
         projected: u64,
         released: bool,
         counts_begun: Vec<Counted>,
+    }
+}
+
+mirror! {
+    struct Totals = totals::Totals {
+        webhooks: BTreeMap<Id, WebhookTotals>,
+    }
+}
+
+mirror! {
+    struct WebhookTotals = totals::WebhookTotals {
+        types: BTreeMap<Option<u32>, TypeTotals>,
+    }
+}
+
+mirror! {
+    struct TypeTotals = totals::TypeTotals {
+        minutes: Vec<Row>,
+        hours: Vec<Row>,
+    }
+}
+
+mirror! {
+    struct Row = totals::Row {
+        slot: u32,
+        tally: Tally,
+    }
+}
+
+mirror! {
+    struct Tally = totals::Tally {
+        delivered: u32,
+        failed_attempts: u32,
+        exhausted: u32,
+        skipped: u32,
     }
 }
 
@@ -71,6 +108,7 @@ mirror! {
 mirror! {
     struct Failing = domain::Failing {
         event: Id,
+        event_type: u32,
         lane: u64,
         attempts: u32,
         retry_at: i64,

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use mapping::{EVENTS_PER_CALLBACK_MAX, MapError, MappedEvent};
 
 use crate::time::Timestamp;
-use crate::verify::VerifyError;
+use crate::verify::{Scheme, VerifyError};
 use program::Program;
 use schema::ConnectorFile;
 
@@ -49,7 +49,7 @@ pub struct Connector {
 }
 
 /// Who makes the secret that a provider signs with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SigningSecretSource {
     /// We do, and a person types it in at the provider.
@@ -198,6 +198,11 @@ impl Connector {
     /// Every event that callbacks can map to.
     pub fn events(&self) -> &[String] {
         &self.file.events
+    }
+
+    /// How callbacks prove whose they are.
+    pub fn verification(&self) -> &Scheme {
+        &self.file.verification
     }
 
     /// Whether the callback is the provider's. To be asked before [`Self::map`].

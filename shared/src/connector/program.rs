@@ -92,9 +92,7 @@ impl Program {
             .chain(jaq_json::funs())
             .filter(|(name, _, _)| !FUNCTIONS_LEFT_OUT.contains(name))
             .chain([
-                run(("unix_seconds", v(0), |cv| {
-                    bome(Ok(unix_seconds(&cv.1)))
-                })),
+                run(("unix_seconds", v(0), |cv| bome(Ok(unix_seconds(&cv.1))))),
                 run(("text", v(0), |cv| bome(Ok(text(cv.1))))),
                 run(("omit_missing", v(0), |cv| bome(omit_missing(cv.1)))),
             ]);

@@ -6,10 +6,17 @@ use serde::Serialize;
 
 use crate::domain::catalog::HR_ON_NAMES;
 use crate::domain::event::EventType;
+use crate::domain::filter::{Pattern, Selection, Selector};
 use crate::time::Timestamp;
 
-/// Carries the webhook's token.
-pub const TOKEN_HEADER: &str = "X-HR-ON-Token";
+/// Carries the webhook's token; the guide writes it `X-HR-ON-Token`, and names of headers have no
+/// case.
+pub const TOKEN_HEADER: &str = "x-hr-on-token";
+
+/// What names begin with, by what they are about.
+const EMPLOYEE: &str = "Employee";
+const DEPARTMENT: &str = "Department";
+const DOCUMENT: &str = "Document";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,22 +40,61 @@ pub fn event_name(event_type: &EventType) -> Option<&'static str> {
         .map(|(name, _)| *name)
 }
 
+/// The unified type that one of HR-ON's names stands for.
+pub fn event_type(name: &str) -> Option<EventType> {
+    HR_ON_NAMES
+        .iter()
+        .find(|(hr_on, _)| *hr_on == name)
+        .and_then(|(_, unified)| EventType::parse(unified).ok())
+}
+
+/// Selects events by HR-ON's names, whatever their source.
+pub fn selector(event_type: EventType) -> Selector {
+    Selector {
+        pattern: Pattern::Exact(event_type),
+        providers: Vec::new(),
+        sources: Vec::new(),
+    }
+}
+
+/// HR-ON's names of what is selected, in its order; `None` if anything else is selected.
+pub fn event_names(selection: &Selection) -> Option<Vec<&'static str>> {
+    let names = selection.selectors().iter().map(|selector| {
+        let Pattern::Exact(event_type) = &selector.pattern else {
+            return None;
+        };
+        let is_whole = selector.providers.is_empty() && selector.sources.is_empty();
+        event_name(event_type).filter(|_| is_whole)
+    });
+    names.collect()
+}
+
+/// The field that holds the id of what an event of this name is about.
+pub fn id_field(name: &str) -> &'static str {
+    match name {
+        name if name.starts_with(EMPLOYEE) => "employeeId",
+        name if name.starts_with(DEPARTMENT) => "departmentId",
+        _ => "documentId",
+    }
+}
+
 /// The JSON body; `None` for a type that HR-ON has no name for.
 pub fn render(event_type: &EventType, record_id: &str, sent_at: Timestamp) -> Option<Vec<u8>> {
     let name = event_name(event_type)?;
     let about = |prefix| name.starts_with(prefix).then_some(record_id);
     let body = Body {
-        message: message(name),
+        message: describe(name),
         event_name: name,
         sent_at,
-        employee_id: about("Employee"),
-        department_id: about("Department"),
-        document_id: about("Document"),
+        employee_id: about(EMPLOYEE),
+        department_id: about(DEPARTMENT),
+        document_id: about(DOCUMENT),
     };
     serde_json::to_vec(&body).ok()
 }
 
-fn message(name: &str) -> &'static str {
+/// What the event of this name tells: its `message`, and the description of the name.
+pub fn describe(name: &str) -> &'static str {
     match name {
         "EmployeeCreated" => "An employee has been created",
         "EmployeeUpdated" => "An employee has been updated",

@@ -1,7 +1,12 @@
 //! The event types there are: StackOne's 60 names (its guide's table), HR-ON's departments, and
 //! what the platform says of webhooks. HR-ON's eight names are other names of eight of these.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::event::EventType;
+use crate::ids::EventTypeHash;
+use crate::partition::event_type_hash;
 
 /// Resources whose three actions are in the catalog.
 const RESOURCES: [&str; 21] = [
@@ -58,6 +63,17 @@ pub fn contains(event_type: &EventType) -> bool {
     }
 }
 
+/// The type of the catalog that JOURNAL calls so.
+pub fn by_hash(hash: EventTypeHash) -> Option<&'static EventType> {
+    static TYPES: LazyLock<HashMap<EventTypeHash, EventType>> = LazyLock::new(|| {
+        let types = names().filter_map(|name| EventType::parse(&name).ok());
+        types
+            .map(|known| (event_type_hash(&known), known))
+            .collect()
+    });
+    TYPES.get(&hash)
+}
+
 /// Whether `resource.*` can match anything.
 pub fn contains_resource(resource: &str) -> bool {
     resource == "webhook" || RESOURCES.contains(&resource)
@@ -91,7 +107,9 @@ mod tests {
         let names: Vec<_> = names().collect();
         assert_eq!(names.len(), 60 + 3 + 3);
         for name in &names {
-            assert_eq!(resolve(name).unwrap().as_str(), name);
+            let event_type = resolve(name).unwrap();
+            assert_eq!(event_type.as_str(), name);
+            assert_eq!(by_hash(event_type_hash(&event_type)), Some(&event_type));
         }
     }
 

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::delivery::FailureKind;
 use super::webhook::Status;
-use crate::ids::{Epoch, EventId, LaneHash, Position, ReplicaId, Sequence, WebhookId};
+use crate::ids::{
+    Epoch, EventId, EventTypeHash, LaneHash, Position, ReplicaId, Sequence, WebhookId,
+};
 use crate::time::Timestamp;
 
 /// Who owns a partition from here on.
@@ -166,6 +168,7 @@ pub struct FailureWeight {
 pub struct Kept {
     pub sequence: Sequence,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// Failed attempts so far.
     pub attempts: u32,
@@ -226,6 +229,7 @@ pub struct AttemptEntry {
     /// The event's, and so the delivery's key (rule 23).
     pub position: Position,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// From 1.
     pub number: u32,
@@ -360,7 +364,28 @@ impl JournalEntry {
         }
     }
 
-    /// What it says of an attempt, and whether that failed.
+    /// What it says of an attempt.
+    pub fn attempt(&self) -> Option<&AttemptEntry> {
+        match self {
+            Self::Delivered { attempt, .. }
+            | Self::Ended { attempt, .. }
+            | Self::AttemptFailed { attempt, .. }
+            | Self::Exhausted { attempt, .. }
+            | Self::ProbeFailed { attempt, .. } => Some(attempt),
+            Self::ConfigApplied { .. }
+            | Self::CountedBack { .. }
+            | Self::PendingEnded { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed { .. }
+            | Self::Deactivated { .. }
+            | Self::Quarantined { .. }
+            | Self::Settled { .. }
+            | Self::AccountsProjected { .. }
+            | Self::Released => None,
+        }
+    }
+
+    /// The same, and whether it failed.
     pub fn attempt_mut(&mut self) -> Option<(&mut AttemptEntry, bool)> {
         match self {
             Self::Delivered { attempt, .. } | Self::Ended { attempt, .. } => Some((attempt, false)),
@@ -389,6 +414,27 @@ impl JournalEntry {
                 ..
             }
         )
+    }
+
+    /// The one delivery that it ends, if it ends one by itself.
+    pub fn ended(&self) -> Option<Sequence> {
+        match self {
+            Self::Delivered { attempt, .. }
+            | Self::Exhausted { attempt, .. }
+            | Self::Ended { attempt, .. } => Some(attempt.position.sequence),
+            Self::AttemptFailed { .. }
+            | Self::ConfigApplied { .. }
+            | Self::CountedBack { .. }
+            | Self::PendingEnded { .. }
+            | Self::ProbeFailed { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed { .. }
+            | Self::Deactivated { .. }
+            | Self::Quarantined { .. }
+            | Self::Settled { .. }
+            | Self::AccountsProjected { .. }
+            | Self::Released => None,
+        }
     }
 
     /// How many deliveries it ends.

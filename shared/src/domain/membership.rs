@@ -23,13 +23,16 @@ pub const MEMBER_TTL: Duration = Duration::from_secs(3);
 /// and what is between looking at the lease and a request's first byte.
 pub const LEASE: Duration = Duration::from_millis(2_500);
 
+/// How far a wall clock may be off the server's: beyond, a replica takes no partition (rule 22).
+pub const CLOCK_OFFSET_MS_MAX: i64 = 60_000;
+
 /// What a replica says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The highest codec version that it reads: nobody writes above the lowest (rule 26).
     pub codec_version: u8,
     pub started_at: Timestamp,
-    /// It gives its partitions away and takes no more.
+    /// It gives its partitions away, to whoever may have them, and takes no more.
     pub leaving: bool,
 }
 
@@ -70,6 +73,14 @@ pub struct Roster {
     seen: BTreeMap<ReplicaId, Seen>,
     /// When the last own renewal was sent that came through the tail.
     echo: Option<Duration>,
+    server: Option<ServerTime>,
+}
+
+/// The server's time at which an own renewal was stored that was sent at `sent`.
+#[derive(Clone, Copy, Debug)]
+struct ServerTime {
+    sent: Duration,
+    stored_at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +119,12 @@ impl Roster {
             lease: Lease::default(),
             seen: BTreeMap::new(),
             echo: None,
+            server: None,
         }
+    }
+
+    pub fn me(&self) -> ReplicaId {
+        self.me
     }
 
     pub fn lease(&self) -> Lease {
@@ -118,6 +134,35 @@ impl Roster {
     /// When the last own renewal was sent that was read back.
     pub fn echo(&self) -> Option<Duration> {
         self.echo
+    }
+
+    /// The own renewal of `sent` was stored at this time of the server's, as turned out at
+    /// `uptime`. One that was long under way says too little of the time.
+    pub fn stored(&mut self, sent: Duration, stored_at: Timestamp, uptime: Duration) {
+        if uptime.saturating_sub(sent) <= MEMBER_TTL {
+            self.server = Some(ServerTime { sent, stored_at });
+        }
+    }
+
+    /// The server's time, at most [`MEMBER_TTL`] too late: it runs from the sending of the last
+    /// own renewal. `None` before the first one was read back.
+    pub fn server_time(&self, uptime: Duration) -> Option<Timestamp> {
+        let server = self.server?;
+        let passed = uptime.saturating_sub(server.sent).as_millis();
+        let passed_ms = i64::try_from(passed).unwrap_or(i64::MAX);
+        Some(server.stored_at.plus_millis(passed_ms))
+    }
+
+    /// Milliseconds that a wall clock which reads `wall` is ahead of the server's; negative when it
+    /// is behind. `None` before the first own renewal was read back.
+    pub fn clock_offset_ms(&self, wall: Timestamp, uptime: Duration) -> Option<i64> {
+        Some(wall.millis_since(self.server_time(uptime)?))
+    }
+
+    /// Whether the wall clock is known to be near enough to the server's.
+    pub fn is_on_time(&self, wall: Timestamp, uptime: Duration) -> bool {
+        self.clock_offset_ms(wall, uptime)
+            .is_some_and(|offset| offset.abs() <= CLOCK_OFFSET_MS_MAX)
     }
 
     /// This replica too, once it has seen itself.
@@ -254,6 +299,31 @@ mod tests {
         assert_eq!(roster.standing(at(20_000)), Standing::Live);
         roster.heard(ME, Some(&renewal(17_000)), at(20_000));
         assert_eq!(roster.standing(at(20_000)), Standing::Certain);
+    }
+
+    #[test]
+    fn a_clock_is_measured_by_renewals_that_came_back_soon() {
+        let mut roster = Roster::new(ME);
+        let wall = Timestamp::from_millis;
+        assert!(!roster.is_on_time(wall(0), at(0)), "nothing is known yet");
+        // Stored at 500,000 by the server's clock.
+        roster.stored(at(10_000), wall(500_000), at(10_200));
+        for (now_ms, uptime_ms, offset_ms, is_on_time) in [
+            (500_200, 10_200, 0, true),
+            (560_200, 10_200, 60_000, true),
+            (560_201, 10_200, 60_001, false),
+            (440_200, 10_200, -60_000, true),
+            (440_199, 10_200, -60_001, false),
+            // Both clocks go on.
+            (590_000, 100_000, 0, true),
+        ] {
+            let (now, uptime) = (wall(now_ms), at(uptime_ms));
+            assert_eq!(roster.clock_offset_ms(now, uptime), Some(offset_ms));
+            assert_eq!(roster.is_on_time(now, uptime), is_on_time, "{now_ms}");
+        }
+        // Read back after more than a TTL, it may have been stored at any time in between.
+        roster.stored(at(20_000), wall(900_000), at(23_001));
+        assert_eq!(roster.clock_offset_ms(wall(513_001), at(23_001)), Some(0));
     }
 
     #[test]

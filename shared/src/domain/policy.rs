@@ -22,7 +22,8 @@ const DEFAULT_RETRY_SCHEDULE_MS: [u64; 11] = [
     24 * HOUR,
 ];
 const RETRY_STEPS_MAX: usize = 20;
-const RETRY_SPAN_MS_MAX: u64 = 7 * DAY;
+/// Of all waits of a schedule together, in milliseconds.
+pub const RETRY_SPAN_MS_MAX: u64 = 7 * DAY;
 
 /// What order means for a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,6 +52,8 @@ pub struct WebhookDefinition {
     pub selection: Selection,
     pub description: Option<String>,
     pub verification_required: bool,
+    /// When the endpoint last proved that it wants our events; `None` once it has to do so again.
+    pub verified_at: Option<Timestamp>,
     pub policy: Policy,
     pub status: Status,
     pub status_reason: Option<String>,
@@ -67,9 +69,12 @@ pub struct Endpoint {
     pub url: EndpointUrl,
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+    /// What `hr-on` deliveries carry as `X-HR-ON-Token`. Other dialects have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
-/// Without the headers' values, which may be credentials.
+/// Without the token and the headers' values, which may be credentials.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
@@ -86,6 +91,8 @@ pub struct SigningSecret {
     pub id: SecretId,
     pub secret: Secret,
     pub created_at: Timestamp,
+    /// Registry sequence of its entry.
+    pub sequence: Sequence,
 }
 
 /// A webhook, folded and unsealed.
@@ -95,8 +102,11 @@ pub struct Webhook {
     pub project: ProjectId,
     pub definition: WebhookDefinition,
     pub endpoint: Endpoint,
+    /// In the order in which they were added.
     pub secrets: Vec<SigningSecret>,
-    pub signers: Arc<Signers>,
+    /// `None` while the log is read at a place where a secret signed that is deleted by now: a
+    /// later entry names another one, and until that is read nothing can be signed.
+    pub signers: Option<Arc<Signers>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Registry sequence of the last entry, and its ETag.
@@ -122,6 +132,23 @@ pub struct WebhookVersion {
     pub status: Option<Status>,
     /// Whether it lifts what an owner decided before: somebody enabled, disabled or verified it.
     pub lifts: bool,
+}
+
+/// What an entry does to what an owner decided before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lifts {
+    Nothing,
+    Decisions,
+}
+
+impl Lifts {
+    /// A status that repeats an owner's decision lifts nothing; one that was asked for does.
+    fn of(decided: Option<DecidedAt>) -> Self {
+        match decided {
+            Some(_) => Self::Nothing,
+            None => Self::Decisions,
+        }
+    }
 }
 
 /// What a webhook holds beside its texts and versions, about.
@@ -155,6 +182,16 @@ impl Webhook {
         self.versions.drain(..outlived);
     }
 
+    /// Whether it takes a verification, and nothing less, to be sent to.
+    pub fn lacks_verification(&self) -> bool {
+        let definition = &self.definition;
+        let is_required = match definition.dialect {
+            Dialect::HrOn => true,
+            Dialect::Stackone => definition.verification_required,
+        };
+        is_required && definition.verified_at.is_none()
+    }
+
     /// Another status, for what comes after. An owner's decision lifts nothing.
     pub(crate) fn set_status(
         &mut self,
@@ -164,9 +201,36 @@ impl Webhook {
         reason: Option<String>,
         decided: Option<DecidedAt>,
     ) {
-        self.definition.status = status;
+        // HR-ON: a webhook that was deactivated must be verified again.
+        if status == Status::Deactivated && self.definition.dialect == Dialect::HrOn {
+            self.definition.verified_at = None;
+        }
         self.definition.status_reason = reason;
         self.decided = decided;
+        self.moved_on(sequence, at, status, Lifts::of(decided));
+    }
+
+    /// The endpoint has proved itself, which lifts whatever was decided about it.
+    pub(crate) fn verified(&mut self, sequence: Sequence, at: Timestamp, status: Status) {
+        self.definition.verified_at = Some(at);
+        self.definition.status_reason = None;
+        self.decided = None;
+        self.moved_on(sequence, at, status, Lifts::Decisions);
+    }
+
+    /// A secret of it is no more.
+    pub(crate) fn lost_secret(&mut self, sequence: Sequence, at: Timestamp, secret: SecretId) {
+        self.secrets.retain(|held| held.id != secret);
+        if self.definition.previous_secret == Some(secret) {
+            self.definition.previous_secret = None;
+        }
+        self.signers = signers(&self.secrets, &self.definition);
+        self.moved_on(sequence, at, self.definition.status, Lifts::Nothing);
+    }
+
+    /// What an entry leaves that changes at most the status of what classifies.
+    fn moved_on(&mut self, sequence: Sequence, at: Timestamp, status: Status, lifts: Lifts) {
+        self.definition.status = status;
         self.sequence = sequence;
         self.updated_at = at;
         let selection = self.shared_selection();
@@ -175,7 +239,7 @@ impl Webhook {
             at,
             selection,
             status: Some(status),
-            lifts: decided.is_none(),
+            lifts: lifts == Lifts::Decisions,
         });
     }
 
@@ -199,15 +263,16 @@ impl Webhook {
                 selection: Selection::stored(Vec::new()),
                 description: None,
                 verification_required: self.definition.verification_required,
+                verified_at: None,
                 policy: self.definition.policy.clone(),
                 status: self.definition.status,
                 status_reason: None,
                 active_secret: self.definition.active_secret,
                 previous_secret: self.definition.previous_secret,
             },
-            endpoint: NOWHERE.0.clone(),
+            endpoint: NOWHERE.clone(),
             secrets: Vec::new(),
-            signers: Arc::clone(&NOWHERE.1),
+            signers: None,
             created_at: self.created_at,
             updated_at: at,
             sequence,
@@ -229,10 +294,12 @@ impl Webhook {
     /// What it holds in memory, about.
     pub(crate) fn held_bytes(&self) -> usize {
         let headers = self.endpoint.headers.iter();
+        let token = self.endpoint.token.as_ref();
         let texts = headers
             .map(|(name, value)| name.len().saturating_add(value.len()))
             .chain([
                 self.endpoint.url.as_str().len(),
+                token.map_or(0, String::len),
                 self.definition.sealed_endpoint.len(),
                 self.definition.selection.held_bytes(),
                 self.definition.description.as_ref().map_or(0, String::len),
@@ -259,23 +326,30 @@ impl Webhook {
     }
 }
 
-/// What stands for the endpoint and the signers of a deleted webhook: an address that can never
-/// resolve (RFC 2606), and a key that everybody knows.
-static NOWHERE: LazyLock<(Endpoint, Arc<Signers>)> = LazyLock::new(|| {
-    #[expect(clippy::expect_used, reason = "both texts are constants")]
-    let (url, signer) = (
-        EndpointUrl::parse("https://deleted.invalid/").expect("a url"),
-        Signer::new(&crate::secret::new_signing_secret(&[0; 32])).expect("a signing secret"),
-    );
-    let endpoint = Endpoint {
+/// What signs, by the secrets that there are. `None` without the active one.
+pub(crate) fn signers(
+    secrets: &[SigningSecret],
+    definition: &WebhookDefinition,
+) -> Option<Arc<Signers>> {
+    let signer = |id: SecretId| {
+        let found = secrets.iter().find(|secret| secret.id == id)?;
+        Signer::new(&found.secret).ok()
+    };
+    Some(Arc::new(Signers {
+        active: signer(definition.active_secret)?,
+        previous: definition.previous_secret.and_then(signer),
+    }))
+}
+
+/// What stands for the endpoint of a deleted webhook: an address that can never resolve (RFC 2606).
+static NOWHERE: LazyLock<Endpoint> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "the text is a constant")]
+    let url = EndpointUrl::parse("https://deleted.invalid/").expect("a url");
+    Endpoint {
         url,
         headers: Vec::new(),
-    };
-    let signers = Signers {
-        active: signer,
-        previous: None,
-    };
-    (endpoint, Arc::new(signers))
+        token: None,
+    }
 });
 
 #[cfg(test)]
@@ -287,6 +361,7 @@ mod tests {
         let endpoint = Endpoint {
             url: EndpointUrl::parse("https://example.com/?token=hunter2").unwrap(),
             headers: vec![("authorization".into(), "Bearer hunter2".into())],
+            token: Some("hunter2".into()),
         };
         let printed = format!("{endpoint:?}");
         assert!(printed.contains("authorization"), "{printed}");

@@ -295,6 +295,18 @@ impl Answer {
         self.finish(0).await
     }
 
+    /// The body, to its end; `None` if it is larger or breaks off. The caller bounds the time.
+    pub async fn whole(mut self, bytes_max: usize) -> Option<Bytes> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.response.chunk().await.ok()? {
+            if body.len().saturating_add(chunk.len()) > bytes_max {
+                return None;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Some(body.into())
+    }
+
     async fn finish(self, kept_bytes_max: usize) -> ResponseHead {
         ResponseHead {
             status: self.status(),

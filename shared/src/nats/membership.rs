@@ -85,6 +85,12 @@ impl Membership {
         self.inner.roster.borrow().lease()
     }
 
+    /// The server's time: see [`Roster::server_time`].
+    pub fn server_time(&self) -> Option<Timestamp> {
+        let uptime = self.inner.clock.uptime();
+        self.inner.roster.borrow().server_time(uptime)
+    }
+
     /// Whether `peer` has no key, by the leader's word.
     pub async fn is_gone(&self, peer: ReplicaId) -> Result<bool, Unavailable> {
         let last = last_matching(&self.inner.nats.members, &subjects::member(peer)).await?;
@@ -142,10 +148,13 @@ impl Membership {
 
     /// When it was sent, and whether the server has it.
     async fn renew_once(&self) -> (Duration, Result<(), Unavailable>) {
-        let sent = self.inner.clock.uptime();
+        let (sent, wall) = (self.inner.clock.uptime(), self.inner.clock.now());
+        // One whose clock is off, or not known yet, is given nothing: whatever belongs to it would
+        // wait for it.
+        let is_on_time = self.inner.roster.borrow().is_on_time(wall, sent);
         let renewal = Renewal {
             member: Member {
-                leaving: self.inner.leaving.load(Ordering::Acquire),
+                leaving: !is_on_time || self.inner.leaving.load(Ordering::Acquire),
                 ..self.inner.member
             },
             sent_ms: u64::try_from(sent.as_millis()).unwrap_or(u64::MAX),
@@ -183,11 +192,15 @@ impl Membership {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 batch = tail.next() => {
+                    let knew_the_time = self.server_time().is_some();
                     self.update(|roster, uptime| {
                         for message in &batch.messages {
                             hear(roster, message, uptime);
                         }
                     });
+                    if !knew_the_time && self.server_time().is_some() {
+                        self.inner.renew_now.notify_one();
+                    }
                 }
                 _ = look.tick() => {
                     let echo = self.inner.roster.borrow().echo();
@@ -232,6 +245,10 @@ fn hear(roster: &mut Roster, message: &StoredMessage, uptime: Duration) {
         }
     });
     roster.heard(replica, Some(&renewal), uptime);
+    if replica == roster.me() {
+        let sent = Duration::from_millis(renewal.sent_ms);
+        roster.stored(sent, message.stored_at, uptime);
+    }
 }
 
 #[expect(

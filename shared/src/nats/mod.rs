@@ -11,10 +11,14 @@ use crate::ids::Sequence;
 use crate::partition::PartitionCount;
 
 pub mod append;
+pub mod batches;
+pub mod idempotency;
+pub mod key_usage;
 pub mod membership;
 pub mod read;
 pub mod registry_view;
 pub mod requests;
+pub mod retention;
 pub mod snapshots;
 pub mod tail;
 pub mod topology;
@@ -44,6 +48,8 @@ pub struct Nats {
     pub registry: jetstream::stream::Stream<()>,
     pub journal: jetstream::stream::Stream<()>,
     pub members: jetstream::stream::Stream<()>,
+    pub idempotency: jetstream::stream::Stream<()>,
+    pub key_usage: jetstream::stream::Stream<()>,
     pub snapshots: jetstream::stream::Stream<()>,
     pub partitions: PartitionCount,
     /// Of EVENTS positions.

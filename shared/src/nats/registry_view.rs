@@ -155,8 +155,9 @@ impl RegistryView {
     }
 
     /// Decides, appends, and answers after the local projection has folded it. `by` and `at` are
-    /// for the audit. A command that meets a moved subject is decided anew. 0 when the command
-    /// asked for nothing, by all that the leader had meanwhile.
+    /// for the audit. A command that meets a moved subject is decided anew. The sequence is that of
+    /// what was decided, which the owner applies; what was erased besides comes after it. 0 when the
+    /// command asked for nothing, by all that the leader had meanwhile.
     pub async fn execute(
         &self,
         command: Command,
@@ -165,16 +166,19 @@ impl RegistryView {
     ) -> Result<Sequence, ExecuteError> {
         let mut last_error = ExecuteError::Refused(CommandError::Stale);
         for _ in 0..DECIDE_TRIES {
-            let mut appends = self.read(|state| decide(state, command.clone(), at))?;
-            if appends.is_empty() {
+            let decided = self.read(|state| decide(state, command.clone(), at));
+            let appends = match decided {
+                Ok(appends) if !appends.is_empty() => appends,
                 // What holds here may be past elsewhere, where the caller has seen it.
-                self.catch_up().await?;
-                appends = self.read(|state| decide(state, command.clone(), at))?;
-            }
+                Ok(_) | Err(_) => {
+                    self.catch_up().await?;
+                    self.read(|state| decide(state, command.clone(), at))?
+                }
+            };
             match self.append_all(&appends, by, at).await {
-                Ok(sequence) => {
-                    self.wait_for(sequence, FOLD_WITHIN).await?;
-                    return Ok(sequence);
+                Ok((decided, last)) => {
+                    self.wait_for(last, FOLD_WITHIN).await?;
+                    return Ok(decided);
                 }
                 Err(ExecuteError::Refused(CommandError::Stale)) => self.catch_up_now().await?,
                 Err(error @ (ExecuteError::Refused(_) | ExecuteError::Unavailable(_))) => {
@@ -191,13 +195,14 @@ impl RegistryView {
         self.wait_for(last, CATCH_UP_WITHIN).await
     }
 
+    /// The sequences of the last decision and of the last of all.
     async fn append_all(
         &self,
         appends: &[Append],
         by: &str,
         at: Timestamp,
-    ) -> Result<Sequence, ExecuteError> {
-        let mut last = Sequence(0);
+    ) -> Result<(Sequence, Sequence), ExecuteError> {
+        let (mut decided, mut last) = (Sequence(0), Sequence(0));
         for append in appends {
             let subject = subjects::registry(append.project, append.aggregate, &append.id);
             let record = RegistryRecord {
@@ -220,17 +225,29 @@ impl RegistryView {
                 subject,
                 never_expires: false,
             };
-            last = self.append_one(message).await?;
+            last = self.append_one(message, append.erases_history()).await?;
+            if !append.erases_history() {
+                decided = last;
+            }
         }
-        Ok(last)
+        Ok((decided, last))
     }
 
     /// One checked append. After a lost acknowledgement, a conflict does not mean "not stored":
     /// the subject's last message says whose append holds.
-    async fn append_one(&self, message: NewMessage) -> Result<Sequence, ExecuteError> {
+    async fn append_one(
+        &self,
+        message: NewMessage,
+        erases_history: bool,
+    ) -> Result<Sequence, ExecuteError> {
         let mut unknown = 0;
         for _ in 0..APPEND_TRIES {
-            match self.inner.nats.append(message.clone()).await {
+            let appended = if erases_history {
+                self.inner.nats.append_alone(message.clone()).await
+            } else {
+                self.inner.nats.append(message.clone()).await
+            };
+            match appended {
                 Ok(appended) => return Ok(appended.sequence),
                 Err(AppendError::Busy) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(AppendError::TooLarge) => {

@@ -1,4 +1,5 @@
-//! Declares the three logs, the bucket of living replicas and the store of snapshots,
+//! Declares the three logs, the buckets of living replicas, of idempotency keys and of the use of
+//! API keys, and the store of snapshots,
 //! idempotently, whichever service starts first.
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use async_nats::jetstream::{self, ErrorCode};
 
 use super::{Nats, Unavailable, context};
+use crate::domain::policy::RETRY_SPAN_MS_MAX;
 use crate::partition::PartitionCount;
 use crate::subjects;
 
@@ -16,6 +18,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// EVENTS' retention; JOURNAL's exceeds it by the longest span of retries (rule 21).
 const EVENTS_AGE: Duration = DAY.saturating_mul(7);
 const JOURNAL_AGE: Duration = DAY.saturating_mul(14);
+/// How long a delivery may be retried at most, jitter aside: what is older has expired.
+const RETRIES_SPAN_MAX: Duration = Duration::from_millis(RETRY_SPAN_MS_MAX);
 const DEDUP_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// The server's default of 1,000 would be reached by catch-up reads of many webhooks.
 const CONSUMERS_MAX: i32 = 10_000;
@@ -39,6 +43,12 @@ pub struct TopologySettings {
 pub enum TopologyError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// What is owed could be forgotten before it has ended (rule 21).
+    #[error("stream {stream} may forget what is owed: {detail}")]
+    Forgets {
+        stream: &'static str,
+        detail: String,
+    },
     #[error("stream {stream} is not one of ours: {detail}")]
     Foreign {
         stream: &'static str,
@@ -64,7 +74,10 @@ async fn ensure_all(
     let registry = ensure_stream(&context, subjects::REGISTRY, registry(settings)).await?;
     let journal = ensure_stream(&context, subjects::JOURNAL, journal(settings)).await?;
     let members = ensure_stream(&context, subjects::MEMBERS, members(settings)).await?;
+    let idempotency = ensure_stream(&context, subjects::IDEMPOTENCY, idempotency(settings)).await?;
+    let key_usage = ensure_stream(&context, subjects::KEY_USAGE, key_usage(settings)).await?;
     let snapshots = ensure_stream(&context, subjects::SNAPSHOTS, snapshots(settings)).await?;
+    check_retention(&events.cached_info().config, &journal.cached_info().config)?;
     let metadata = &events.cached_info().config.metadata;
     let partitions = number(metadata, PARTITIONS_KEY)
         .and_then(|count| u16::try_from(count).ok().and_then(PartitionCount::new));
@@ -81,10 +94,42 @@ async fn ensure_all(
         registry: without_info(&context, &registry).await?,
         journal: without_info(&context, &journal).await?,
         members: without_info(&context, &members).await?,
+        idempotency: without_info(&context, &idempotency).await?,
+        key_usage: without_info(&context, &key_usage).await?,
         snapshots: without_info(&context, &snapshots).await?,
         context,
         partitions,
         generation,
+    })
+}
+
+/// Whether the streams, which an operator may have changed, keep what is owed for long enough.
+fn check_retention(events: &Config, journal: &Config) -> Result<(), TopologyError> {
+    for (stream, config) in [(subjects::EVENTS, events), (subjects::JOURNAL, journal)] {
+        if config.max_bytes > 0 && config.discard == DiscardPolicy::Old {
+            return Err(TopologyError::Forgets {
+                stream,
+                detail: "it is bounded by bytes and discards old messages; \
+                         let it discard new ones instead"
+                    .into(),
+            });
+        }
+    }
+    let is_short = match (events.max_age, journal.max_age) {
+        (_, Duration::ZERO) => false,
+        (Duration::ZERO, _) => true,
+        (events, journal) => journal < events.saturating_add(RETRIES_SPAN_MAX),
+    };
+    if !is_short {
+        return Ok(());
+    }
+    Err(TopologyError::Forgets {
+        stream: subjects::JOURNAL,
+        detail: format!(
+            "its max_age of {:?} is shorter than EVENTS' of {:?} and the {RETRIES_SPAN_MAX:?} \
+             that a delivery may be retried, together; 0 keeps all",
+            journal.max_age, events.max_age
+        ),
     })
 }
 
@@ -165,7 +210,11 @@ fn events(settings: &TopologySettings) -> Config {
 }
 
 fn registry(settings: &TopologySettings) -> Config {
-    base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
+    Config {
+        // What is deleted for good goes with the entry that says so (`protocol.md`, rule 28).
+        allow_rollup: true,
+        ..base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
+    }
 }
 
 fn journal(settings: &TopologySettings) -> Config {
@@ -192,11 +241,97 @@ fn members(settings: &TopologySettings) -> Config {
     }
 }
 
+/// A key is forgotten after a day.
+fn idempotency(settings: &TopologySettings) -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        max_age: DAY,
+        allow_direct: true,
+        ..base(subjects::IDEMPOTENCY, subjects::IDEMPOTENCY_ALL, settings)
+    }
+}
+
+/// A year later nobody asks any more.
+fn key_usage(settings: &TopologySettings) -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        max_age: DAY.saturating_mul(366),
+        allow_direct: true,
+        // Of an older note nothing is lost.
+        discard: DiscardPolicy::Old,
+        ..base(subjects::KEY_USAGE, subjects::KEY_USAGE_ALL, settings)
+    }
+}
+
 /// Without an age limit: a partition that is idle for long must find its last snapshot. What is no
 /// longer needed, its writers purge.
 fn snapshots(settings: &TopologySettings) -> Config {
     Config {
         allow_direct: true,
         ..base(subjects::SNAPSHOTS, subjects::SNAPSHOTS_ALL, settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_that_could_forget_what_is_owed_is_refused() {
+        let settings = TopologySettings {
+            replicas: 1,
+            partitions: PartitionCount::new(1).unwrap(),
+        };
+        let check = |events_age: Duration, journal_age: Duration, max_bytes, discard| {
+            let events = Config {
+                max_age: events_age,
+                max_bytes,
+                discard,
+                ..events(&settings)
+            };
+            let journal = Config {
+                max_age: journal_age,
+                ..journal(&settings)
+            };
+            check_retention(&events, &journal)
+        };
+        let (new, old) = (DiscardPolicy::New, DiscardPolicy::Old);
+        let second = Duration::from_secs(1);
+        for (events_age, journal_age, max_bytes, discard, forgetful) in [
+            (EVENTS_AGE, JOURNAL_AGE, -1, new, None),
+            (EVENTS_AGE, JOURNAL_AGE, -1, old, None),
+            (EVENTS_AGE, JOURNAL_AGE, 1, new, None),
+            (EVENTS_AGE, JOURNAL_AGE, 1, old, Some(subjects::EVENTS)),
+            (second, JOURNAL_AGE, -1, new, None),
+            (EVENTS_AGE, Duration::ZERO, -1, new, None),
+            (
+                EVENTS_AGE + second,
+                JOURNAL_AGE,
+                -1,
+                new,
+                Some(subjects::JOURNAL),
+            ),
+            (
+                EVENTS_AGE,
+                JOURNAL_AGE - second,
+                -1,
+                new,
+                Some(subjects::JOURNAL),
+            ),
+            (
+                Duration::ZERO,
+                JOURNAL_AGE,
+                -1,
+                new,
+                Some(subjects::JOURNAL),
+            ),
+        ] {
+            let refused = match check(events_age, journal_age, max_bytes, discard) {
+                Ok(()) => None,
+                Err(TopologyError::Forgets { stream, .. }) => Some(stream),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(refused, forgetful, "{events_age:?} {journal_age:?}");
+        }
     }
 }

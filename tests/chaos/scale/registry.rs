@@ -84,6 +84,7 @@ impl Writer {
         let endpoint = Endpoint {
             url: EndpointUrl::parse(&url)?,
             headers: Vec::new(),
+            token: None,
         };
         let everything = Selector {
             pattern: Pattern::All,
@@ -100,6 +101,7 @@ impl Writer {
             selection: Selection::new(vec![everything])?,
             description: None,
             verification_required: false,
+            verified_at: None,
             policy: Policy::default(),
             status: Status::Enabled,
             status_reason: None,

@@ -46,7 +46,7 @@ fn owed(
         return;
     };
     let event = match fact {
-        Fact::Attempted(attempt) => Some(attempt.event),
+        Fact::Attempted(attempt) => Some((attempt.event, attempt.event_type)),
         Fact::ConfigApplied { .. }
         | Fact::CountedBack { .. }
         | Fact::Ended { .. }
@@ -70,7 +70,10 @@ fn owed(
             format!("{at} tells of {webhook} {sequence}, but is classified through {through}");
         findings.add(Invariant::Ledger, detail);
     }
-    if event.is_some_and(|event| world.sequence_of(event) != Some(sequence)) {
+    let is_another = |(event, event_type)| {
+        world.sequence_of(event) != Some(sequence) || !world.is_of_type(event, event_type)
+    };
+    if event.is_some_and(is_another) {
         let detail = format!("{at} tells of {webhook} {sequence} as {event:?}");
         findings.add(Invariant::ClassifiedOnce, detail);
     }

@@ -5,7 +5,7 @@ use shared::domain::journal::{
     UnsentEnd,
 };
 use shared::domain::webhook::Status;
-use shared::ids::{EventId, Position, WebhookId};
+use shared::ids::{EventId, EventTypeHash, Position, WebhookId};
 use shared::time::Timestamp;
 
 /// A pack.
@@ -86,6 +86,7 @@ pub struct Attempt {
     pub webhook: WebhookId,
     pub sequence: u64,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     /// From 1; of a probe, how many attempts the delivery has.
     pub number: u32,
     pub started_at: Timestamp,
@@ -297,6 +298,7 @@ fn attempted(attempt: &AttemptEntry, weight: FailureWeight, outcome: Outcome) ->
         webhook: attempt.webhook,
         sequence: attempt.position.sequence.0,
         event: attempt.event,
+        event_type: attempt.event_type,
         number: attempt.number,
         started_at: attempt.started_at,
         latency_ms: attempt.latency_ms,

@@ -7,7 +7,8 @@ use shared::domain::journal::SkipReason;
 use shared::domain::policy::Policy;
 use shared::domain::registry::RegistryEntry;
 use shared::domain::webhook::{Status, WebhookDefinition};
-use shared::ids::{EventId, LaneHash, PartitionId, ProjectId, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, PartitionId, ProjectId, WebhookId};
+use shared::partition::event_type_hash;
 use shared::time::Timestamp;
 
 use super::classify::{Class, Config, classify};
@@ -326,6 +327,11 @@ impl<'a> World<'a> {
     pub(super) fn sequence_of(&self, event: EventId) -> Option<u64> {
         Some(self.by_id.get(&event)?.first()?.sequence)
     }
+
+    pub(super) fn is_of_type(&self, event: EventId, event_type: EventTypeHash) -> bool {
+        let line = self.by_id.get(&event).and_then(|lines| lines.first());
+        line.is_some_and(|line| event_type_hash(&line.event.event_type) == event_type)
+    }
 }
 
 impl<'a> Webhook<'a> {
@@ -456,7 +462,7 @@ type Definitions<'a> = HashMap<(WebhookId, u64), Defined<'a>>;
 
 fn definitions(records: &Records) -> Definitions<'_> {
     let mut definitions = Definitions::new();
-    let mut latest: HashMap<WebhookId, &WebhookDefinition> = HashMap::new();
+    let mut latest: HashMap<WebhookId, (&WebhookDefinition, Status)> = HashMap::new();
     for line in &records.registry {
         let (created_from, definition) = match &line.record.entry {
             RegistryEntry::WebhookCreated { from, definition } => {
@@ -465,9 +471,13 @@ fn definitions(records: &Records) -> Definitions<'_> {
             RegistryEntry::WebhookUpdated(definition) => {
                 (None, Some((definition, definition.status)))
             }
-            RegistryEntry::WebhookStatusSet { status, .. } => {
-                let definition = latest.get(&line.webhook).copied();
-                (None, definition.map(|definition| (definition, *status)))
+            RegistryEntry::WebhookStatusSet { status, .. }
+            | RegistryEntry::WebhookVerified { status } => {
+                let latest = latest.get(&line.webhook);
+                (None, latest.map(|(definition, _)| (*definition, *status)))
+            }
+            RegistryEntry::SigningSecretDeleted { .. } => {
+                (None, latest.get(&line.webhook).copied())
             }
             RegistryEntry::WebhookDeleted => (None, None),
             RegistryEntry::ProjectCreated { .. }
@@ -478,10 +488,11 @@ fn definitions(records: &Records) -> Definitions<'_> {
             | RegistryEntry::AccountCreated(_)
             | RegistryEntry::AccountUpdated(_)
             | RegistryEntry::AccountDeleted(_)
-            | RegistryEntry::SigningSecretAdded { .. } => continue,
+            | RegistryEntry::SigningSecretAdded { .. }
+            | RegistryEntry::SigningSecretErased => continue,
         };
-        if let Some((definition, _)) = definition {
-            latest.insert(line.webhook, definition);
+        if let Some(defined) = definition {
+            latest.insert(line.webhook, defined);
         }
         let defined = Defined {
             created_from,

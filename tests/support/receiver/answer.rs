@@ -12,6 +12,8 @@ pub struct Arrival {
     pub record_id: String,
     /// 1 for the first arrival of this id.
     pub number: usize,
+    /// As text; a recorder does not keep it.
+    pub body: String,
 }
 
 /// How a request is answered.

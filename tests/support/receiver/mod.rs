@@ -55,12 +55,18 @@ impl Delivery {
         self.headers.get("webhook-id").map_or("", String::as_str)
     }
 
+    /// In either dialect's words; empty for what is no event.
     pub fn event(&self) -> &str {
-        self.text("event")
+        self.first_text(&["event", "eventName"])
     }
 
     pub fn record_id(&self) -> &str {
-        self.text("record_id")
+        self.first_text(&["record_id", "employeeId", "departmentId", "documentId"])
+    }
+
+    fn first_text(&self, fields: &[&str]) -> &str {
+        let mut texts = fields.iter().map(|field| self.text(field));
+        texts.find(|text| !text.is_empty()).unwrap_or_default()
     }
 
     /// A field of the body, empty if there is none.
@@ -311,6 +317,7 @@ impl http::Endpoint for Shared {
             event: delivery.event().to_owned(),
             record_id: delivery.record_id().to_owned(),
             number: *number,
+            body: String::from_utf8_lossy(&delivery.body).into_owned(),
         });
         deliveries.push(delivery);
         (deliveries.len() - 1, answer)

@@ -216,6 +216,7 @@ impl Endpoint for Shared {
             event: shown.event.into_owned(),
             record_id: shown.record_id.into_owned(),
             number: count.arrived,
+            body: String::new(),
         };
         let answer = (state.rule)(&arrival);
         state.record.requests.push(Recorded {

@@ -25,7 +25,7 @@ type Check = fn(&str, &BTreeMap<String, String>, &[u8]) -> Result<(), String>;
 
 impl Verdict {
     /// Any of the secrets will do, as while they are rotated.
-    pub(super) fn of(secrets: &[String], headers: &BTreeMap<String, String>, body: &[u8]) -> Self {
+    pub fn of(secrets: &[String], headers: &BTreeMap<String, String>, body: &[u8]) -> Self {
         let Some((first, others)) = secrets.split_first() else {
             return Self::Unknown;
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dispatcher::Listeners;
+use dispatcher::{Listeners, Ports};
 use serde_json::json;
 use shared::config::{LogFormat, Service, Settings};
 use shared::http_client::{Resolve, Resolving};
@@ -44,6 +44,7 @@ fn settings(nats: &NatsServer) -> Settings {
     let any = "127.0.0.1:0".parse().unwrap();
     Settings {
         snapshot_entries: 50_000,
+        publish_batches: false,
         service: Service::Dispatcher,
         nats: NatsSettings {
             urls: vec![nats.url()],
@@ -58,6 +59,8 @@ fn settings(nats: &NatsServer) -> Settings {
         public_ingest_url: "http://127.0.0.1:1".into(),
         master_keys: MasterKeys::new(MASTER_KEY, &[]).unwrap(),
         admin_token: Some(Secret::new(ADMIN_TOKEN)),
+        jwt: Default::default(),
+        jwt_jwks_url: None,
         endpoint_allow_cidrs: Vec::new(),
         connectors_dir: None,
         log: "off".into(),
@@ -86,7 +89,11 @@ async fn a_name_that_turns_private_later_is_refused_at_connect_time() {
         actix_rt::System::new().block_on(async move {
             let listeners = Listeners { http, ops };
             let shutdown = async { drop(stopped.await) };
-            Box::pin(dispatcher::run(settings, listeners, resolve, shutdown)).await
+            let ports = Ports {
+                resolver: resolve,
+                ..Ports::system()
+            };
+            Box::pin(dispatcher::run(settings, listeners, ports, shutdown)).await
         })
     });
     let client = api::http().unwrap();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use shared::connector::{Connectors, SigningSecretSource};
 use shared::domain::account::{Account, AccountDefinition, AccountSecrets};
-use shared::domain::registry::{Command, SEALED_ACCOUNT, seal_context};
+use shared::domain::registry::{Command, RegistryState, SEALED_ACCOUNT, seal_context};
 use shared::ids::{AccountId, ProjectId};
 use shared::limits::{NAME_BYTES_MAX, OUTSIDE_ID_BYTES_MAX};
 use shared::random;
@@ -22,9 +22,10 @@ use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::etag::{IfMatch, etag};
 use crate::api::fields::{Change, Fields, Parsed, fault, line, object};
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
-use crate::api::{find, id, unless_moved_on};
+use crate::api::{find, id, make, unless_moved_on};
 use crate::app::App;
 
 #[derive(Serialize)]
@@ -67,11 +68,16 @@ struct AccountPatch {
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
+    key: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
-    let new = NewAccount::parse(body.fields(&caller, &app).await?, &app.connectors)?;
-    let now = app.clock.now();
-    let id = AccountId::new(now, &random::for_id());
+    let fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
+    let new = NewAccount::parse(fields, &app.connectors)?;
+    let (project, now) = (caller.project, app.clock.now());
+    let fresh = AccountId::new(now, &random::for_id());
+    let owner = project.to_string();
+    let id = key.id(&app, (&owner, "account"), digest, fresh).await?;
     let mut definition = new.definition;
     let source = source(&app.connectors, &definition.provider);
     let secrets = new.secrets.apply(None, source, &randomness())?;
@@ -81,8 +87,9 @@ pub(super) async fn create(
         id,
         definition,
     };
-    app.view.execute(command, &caller.by, now).await?;
-    let account = account(&app, caller.project, id).await?;
+    let is_made = |state: &RegistryState| state.account_of(project, id).is_some();
+    make(&app, command, &caller.by, is_made).await?;
+    let account = account(&app, project, id).await?;
     Ok(HttpResponse::Created()
         .insert_header((LOCATION, format!("/v1/accounts/{id}")))
         .insert_header((ETAG, etag(account.sequence)))

@@ -10,6 +10,8 @@ use shared::domain::project::ApiKey;
 use shared::domain::registry::{Command, RegistryState};
 use shared::ids::{KeyId, ProjectId};
 use shared::limits::NAME_BYTES_MAX;
+use shared::nats::key_usage::last_used;
+use shared::problem::Problem;
 use shared::random;
 use shared::secret::hash_key;
 use shared::time::Timestamp;
@@ -19,9 +21,10 @@ use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
-use crate::api::{find, id};
+use crate::api::{find, id, make};
 
 #[derive(Serialize)]
 struct ApiKeyResource {
@@ -31,6 +34,8 @@ struct ApiKeyResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     created_at: Timestamp,
+    /// To the minute.
+    last_used_at: Option<Timestamp>,
 }
 
 impl From<&ApiKey> for ApiKeyResource {
@@ -40,6 +45,7 @@ impl From<&ApiKey> for ApiKeyResource {
             name: key.name.clone(),
             key: None,
             created_at: key.created_at,
+            last_used_at: None,
         }
     }
 }
@@ -48,15 +54,21 @@ pub(super) async fn create(
     caller: Admin,
     app: OpenApp,
     path: Path<String>,
+    idempotency: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let project_id = id(&path)?;
     find(&app, |state| project(state, project_id).map(|_| ())).await?;
     let mut fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
     let name = fields.required("name", line(NAME_BYTES_MAX));
     let name = fields.finish(name)?;
     let now = app.clock.now();
-    let id = KeyId::new(now, &random::for_id());
+    let fresh = KeyId::new(now, &random::for_id());
+    let owner = project_id.to_string();
+    let id = idempotency
+        .id(&app, (&owner, "api_key"), digest, fresh)
+        .await?;
     let key = format!("ck_{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()));
     let command = Command::CreateApiKey {
         project: project_id,
@@ -64,8 +76,13 @@ pub(super) async fn create(
         name,
         hash: hash_key(&key),
     };
-    app.view.execute(command, ADMIN, now).await?;
     let look = |state: &RegistryState| api_key(state, project_id, id).map(ApiKeyResource::from);
+    let is_made = |state: &RegistryState| look(state).is_some();
+    if make(&app, command, ADMIN, is_made).await?.is_none() {
+        // Only its hash was kept.
+        let detail = "this call has made a key, which was shown once: revoke it and make another";
+        return Err(ApiError::Refused(Problem::conflict(detail)));
+    }
     let created = ApiKeyResource {
         key: Some(key),
         ..find(&app, look).await?
@@ -80,12 +97,17 @@ pub(super) async fn list(
     page: Page<KeyId>,
 ) -> Result<HttpResponse, ApiError> {
     let project_id = id(&path)?;
-    let list = find(&app, |state| {
+    let mut list = find(&app, |state| {
         let keys = project(state, project_id)?.api_keys.range(page.bounds());
         let list = page.cut(keys.map(|(_, key)| key), |key| key.id);
         Some(list.map(ApiKeyResource::from))
     })
     .await?;
+    let asks = list.items.iter().map(|key| last_used(&app.nats, key.id));
+    let used = futures_util::future::try_join_all(asks).await?;
+    for (key, used) in list.items.iter_mut().zip(used) {
+        key.last_used_at = used;
+    }
     Ok(HttpResponse::Ok().json(list))
 }
 

@@ -5,9 +5,20 @@ use actix_web::web::{self, ServiceConfig};
 mod account_secrets;
 mod accounts;
 mod api_keys;
+mod attempt_resource;
+mod attempts;
+mod audit;
+mod connectors;
 mod endpoint_headers;
+mod event;
+mod event_types;
+mod events;
+mod overview;
 mod projects;
+mod signing_secrets;
+mod trigger;
 mod webhook_request;
+mod webhook_resource;
 mod webhooks;
 
 pub(super) fn configure(config: &mut ServiceConfig) {
@@ -28,6 +39,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .post(api_keys::create),
         )
         .service(web::resource("/projects/{id}/api_keys/{key}").delete(api_keys::delete))
+        .service(web::resource("/event_types").get(event_types::list))
+        .service(web::resource("/connectors").get(connectors::list))
+        .service(web::resource("/connectors/{provider}").get(connectors::get))
         .service(
             web::resource("/accounts")
                 .get(accounts::list)
@@ -39,6 +53,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(accounts::patch)
                 .delete(accounts::delete),
         )
+        .service(web::resource("/events").get(events::list))
+        .service(web::resource("/events/{id}").get(event::get))
+        .service(web::resource("/audit").get(audit::list))
         .service(
             web::resource("/webhooks")
                 .get(webhooks::list)
@@ -50,6 +67,28 @@ pub(super) fn configure(config: &mut ServiceConfig) {
                 .patch(webhooks::patch)
                 .delete(webhooks::delete),
         )
+        .service(web::resource("/webhooks/{id}/overview").get(overview::get))
+        .service(web::resource("/webhooks/{id}/attempts").get(attempts::list))
         .service(web::resource("/webhooks/{id}/enable").post(webhooks::enable))
-        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable));
+        .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable))
+        .service(web::resource("/webhooks/{id}/verify").post(webhooks::verify))
+        .service(web::resource("/webhooks/{id}/events").post(trigger::trigger))
+        .configure(signing_secrets);
+}
+
+fn signing_secrets(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource("/webhooks/{id}/signing_secrets")
+                .get(signing_secrets::list)
+                .post(signing_secrets::add),
+        )
+        .service(
+            web::resource("/webhooks/{id}/signing_secrets/{secret}")
+                .delete(signing_secrets::delete),
+        )
+        .service(
+            web::resource("/webhooks/{id}/signing_secrets/{secret}/activate")
+                .post(signing_secrets::activate),
+        );
 }

@@ -15,9 +15,10 @@ use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
+use crate::api::idempotency::IdempotencyKey;
 use crate::api::open_app::OpenApp;
 use crate::api::page::Page;
-use crate::api::{find, id};
+use crate::api::{find, id, make};
 
 #[derive(Serialize)]
 struct ProjectResource {
@@ -39,13 +40,16 @@ impl From<&Project> for ProjectResource {
 pub(super) async fn create(
     caller: Admin,
     app: OpenApp,
+    key: IdempotencyKey,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = body.fields(&caller, &app).await?;
+    let digest = fields.digest();
     let name = fields.required("name", line(NAME_BYTES_MAX));
     let name = fields.finish(name)?;
     let now = app.clock.now();
-    let id = ProjectId::new(now, &random::for_id());
+    let fresh = ProjectId::new(now, &random::for_id());
+    let id = key.id(&app, (ADMIN, "project"), digest, fresh).await?;
     let context = seal_context(SEALED_DATA_KEY, id, &id.to_string());
     let key = app
         .master_keys
@@ -55,7 +59,7 @@ pub(super) async fn create(
         name,
         sealed_data_key: key,
     };
-    app.view.execute(command, ADMIN, now).await?;
+    make(&app, command, ADMIN, |state| project(state, id).is_some()).await?;
     let created = find(&app, |state| project(state, id).map(ProjectResource::from)).await?;
     Ok(HttpResponse::Created()
         .insert_header((LOCATION, format!("/v1/projects/{id}")))

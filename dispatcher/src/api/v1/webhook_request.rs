@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 use shared::connector::Connectors;
+use shared::dialect::hr_on;
 use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::{Selection, Selector};
 use shared::domain::policy::Policy;
-use shared::domain::webhook::{Endpoint, WebhookDefinition};
+use shared::domain::webhook::{Dialect, Endpoint, WebhookDefinition};
 use shared::limits::NAME_BYTES_MAX;
 use shared::problem::FieldError;
 
@@ -20,6 +21,7 @@ pub(super) struct NewWebhook {
     pub(super) endpoint: Endpoint,
     pub(super) selection: Selection,
     pub(super) description: Option<String>,
+    pub(super) verification_required: bool,
     pub(super) policy: Policy,
 }
 
@@ -46,17 +48,16 @@ impl NewWebhook {
         let policy = fields.optional("policy", |value| {
             policy_with(&Policy::default(), &object(value)?)
         });
-        fields.optional("verification_required", |value| match boolean(value)? {
-            false => Ok(()),
-            true => fault("verification is not offered yet"),
-        });
+        let verification_required = fields.optional("verification_required", boolean);
         fields.finish(url.zip(selection).map(|(url, selection)| Self {
             endpoint: Endpoint {
                 url,
                 headers: headers.unwrap_or_default(),
+                token: None,
             },
             selection,
             description,
+            verification_required: verification_required.unwrap_or(false),
             policy: policy.unwrap_or_default(),
         }))
     }
@@ -82,6 +83,20 @@ impl WebhookPatch {
             && self.policy.is_keep()
     }
 
+    /// 422 for events that the dialect has no names for: they could not be sent.
+    pub(super) fn check_dialect(&self, dialect: Dialect) -> Result<(), ApiError> {
+        let has_names = |selection| hr_on::event_names(selection).is_some();
+        match (dialect, &self.selection) {
+            (Dialect::HrOn, Some(selection)) if !has_names(selection) => Err(refused(
+                "events",
+                fault::<()>("must be types that HR-ON has names for, one by one, of any source")
+                    .err()
+                    .unwrap_or_default(),
+            )),
+            (Dialect::HrOn | Dialect::Stackone, Some(_) | None) => Ok(()),
+        }
+    }
+
     /// The endpoint after the change; `None` when it stays as it is, and needs no sealing.
     pub(super) fn endpoint(&self, current: &Endpoint) -> Result<Option<Endpoint>, ApiError> {
         if self.url.is_none() && self.headers.is_keep() {
@@ -91,15 +106,15 @@ impl WebhookPatch {
         let endpoint = Endpoint {
             url: self.url.as_ref().unwrap_or(&current.url).clone(),
             headers: headers.map_err(|faults| refused("headers", faults))?,
+            token: current.token.clone(),
         };
         Ok(Some(endpoint).filter(|endpoint| endpoint != current))
     }
 
-    /// All else after the change.
+    /// All else after the change; the endpoint that it seals is the old one.
     pub(super) fn definition(
         &self,
         current: &WebhookDefinition,
-        sealed_endpoint: Vec<u8>,
     ) -> Result<WebhookDefinition, ApiError> {
         let policy = match &self.policy {
             Change::Keep => current.policy.clone(),
@@ -109,7 +124,6 @@ impl WebhookPatch {
             }
         };
         Ok(WebhookDefinition {
-            sealed_endpoint,
             selection: self
                 .selection
                 .as_ref()
@@ -226,6 +240,7 @@ mod tests {
             selection: new.selection,
             description: new.description,
             verification_required: false,
+            verified_at: None,
             policy: new.policy,
             status: Status::Enabled,
             status_reason: None,
@@ -283,7 +298,7 @@ mod tests {
                 vec!["/events/0/providers/1"],
             ),
             (
-                json!({"url": "https://x", "events": ["*"], "verification_required": true, "status": "enabled"}),
+                json!({"url": "https://x", "events": ["*"], "verification_required": 1, "status": "enabled"}),
                 vec!["/verification_required", "/status"],
             ),
         ];
@@ -305,14 +320,14 @@ mod tests {
             "deactivate_after_failing_ms": null,
         }});
         let limited = patch(limits).unwrap();
-        definition.policy = limited.definition(&definition, vec![]).unwrap().policy;
+        definition.policy = limited.definition(&definition).unwrap().policy;
         let other = patch(json!({"policy": {"ordering": "strict"}})).unwrap();
-        let after = other.definition(&definition, vec![]).unwrap().policy;
+        let after = other.definition(&definition).unwrap().policy;
         assert_eq!(after.rate_limit_per_second, Some(5));
         assert_eq!(after.deactivate_after_consecutive_failures, Some(10));
         assert_eq!(after.deactivate_after_failing_ms, None);
         let cleared = patch(json!({"policy": {"rate_limit_per_second": null}})).unwrap();
-        let after = cleared.definition(&definition, vec![]).unwrap().policy;
+        let after = cleared.definition(&definition).unwrap().policy;
         assert_eq!(after.rate_limit_per_second, None);
     }
 
@@ -339,8 +354,8 @@ mod tests {
         let changed = patch.endpoint(&endpoint).unwrap().unwrap();
         assert_eq!(changed.url, endpoint.url);
         assert_eq!(changed.headers.len(), 2);
-        let after = patch.definition(&definition, vec![2]).unwrap();
-        assert_eq!((after.sealed_endpoint, after.description), (vec![2], None));
+        let after = patch.definition(&definition).unwrap();
+        assert_eq!((after.sealed_endpoint, after.description), (vec![1], None));
         assert_eq!(after.policy.ordering, Ordering::Strict);
         assert_eq!(after.policy.rate_limit_per_second, None);
         assert_eq!(after.policy.max_in_flight, 8);
@@ -358,7 +373,7 @@ mod tests {
             "headers": {"X-A": "1"},
         }));
         assert_eq!(as_it_is.unwrap().endpoint(&endpoint).unwrap(), None);
-        let after = untouched.definition(&definition, vec![1]).unwrap();
+        let after = untouched.definition(&definition).unwrap();
         assert_eq!(after.policy, Policy::default());
         assert!(patch(json!({})).unwrap().is_keep() && !untouched.is_keep());
     }
@@ -382,7 +397,7 @@ mod tests {
         let merged =
             patch(json!({"policy": {"timeout_ms": 1}, "headers": {"x-c": "***"}})).unwrap();
         assert_eq!(
-            pointers(merged.definition(&definition, vec![])),
+            pointers(merged.definition(&definition)),
             ["/policy/timeout_ms"]
         );
         assert_eq!(pointers(merged.endpoint(&endpoint)), ["/headers/x-c"]);

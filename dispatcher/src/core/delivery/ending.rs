@@ -5,18 +5,33 @@ use shared::domain::journal::{AttemptEntry, JournalEntry, Kept, LanesSettled, Li
 use shared::ids::Sequence;
 
 use super::{Context, Deliveries, Effect, UNPLACED};
+use crate::core::commits::EXPIRED;
 use crate::core::lanes::Pending;
 use crate::core::settling::settled;
 
 impl Deliveries {
-    /// All that is pending ends, except what is under way. The journal's writer, who alone knows
-    /// them, fills in how far that reaches at least and how many they are.
-    pub(super) fn end_pending(
+    /// What is pending at or below `through` ends, with all the rest or since its time is up.
+    pub(super) fn end_as_owed(
         &mut self,
         through: Sequence,
         end: UnsentEnd,
         effects: &mut Vec<Effect>,
     ) {
+        if end == EXPIRED {
+            // Told twice, it would end what was under way the first time and has failed since.
+            if through <= self.expired_through {
+                return;
+            }
+            self.expired_through = through;
+        } else {
+            self.awaits_end = false;
+        }
+        self.end_pending(through, end, effects);
+    }
+
+    /// All that is pending ends, except what is under way. The journal's writer, who alone knows
+    /// them, fills in how far that reaches at least and how many they are.
+    fn end_pending(&mut self, through: Sequence, end: UnsentEnd, effects: &mut Vec<Effect>) {
         let kept: Vec<Kept> = self
             .lanes
             .under_way()
@@ -24,6 +39,7 @@ impl Deliveries {
             .map(|(sequence, pending)| Kept {
                 sequence,
                 event: pending.event,
+                event_type: pending.event_type,
                 lane: pending.lane,
                 attempts: pending.attempts,
             })
@@ -35,7 +51,7 @@ impl Deliveries {
             count: 0,
             kept,
         };
-        self.lanes.forget_through(through);
+        self.lanes.forget_through(through, self.read);
         self.read = self.read.max(through);
         self.journal(entry, effects);
     }
@@ -89,6 +105,7 @@ impl Deliveries {
                 webhook: self.webhook,
                 position: self.position(sequence),
                 event: pending.event,
+                event_type: pending.event_type,
                 lane: pending.lane,
                 number: pending.attempts,
                 started_at: context.now,

@@ -13,7 +13,7 @@ use shared::domain::journal::{
 use shared::domain::policy::Policy;
 use shared::domain::state::{Breaker, Health, WebhookState};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{EventId, LaneHash, Position, Sequence, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, Position, Sequence, WebhookId};
 use shared::time::Timestamp;
 
 use super::health;
@@ -36,6 +36,7 @@ pub struct Offer {
 pub struct Match {
     pub sequence: Sequence,
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     pub skipped: Option<SkipReason>,
 }
@@ -54,7 +55,8 @@ pub enum Input {
     /// Time has passed, or more may be attempted than before.
     Tick,
     Configured(Rules),
-    /// What is pending at or below the sequence ends, since the configuration says so.
+    /// What is pending at or below the sequence ends, since the configuration says so or since
+    /// EVENTS is about to drop it.
     EndPending(Sequence, UnsentEnd),
     /// The webhook may be put to sleep: nothing has happened for a while.
     Rest,
@@ -184,6 +186,8 @@ pub struct Deliveries {
     takeover_ramp: Option<usize>,
     /// Deactivated here, and not told yet how far what was pending ends.
     awaits_end: bool,
+    /// What was pending at or below has ended as expired.
+    expired_through: Sequence,
     deleted: bool,
 }
 
@@ -208,6 +212,7 @@ impl Deliveries {
         for (sequence, failing) in &state.failing {
             let pending = Pending {
                 event: failing.event,
+                event_type: failing.event_type,
                 lane: failing.lane,
                 attempts: failing.attempts,
                 retry_at: Some(failing.retry_at),
@@ -241,6 +246,7 @@ impl Deliveries {
             opening: None,
             takeover_ramp: None,
             awaits_end: false,
+            expired_through: Sequence(0),
             deleted: false,
         };
         deliveries.takeover_ramp = (!deliveries.lanes.is_empty()).then_some(0);
@@ -337,8 +343,7 @@ impl Deliveries {
                 }
             }
             Input::EndPending(through, end) => {
-                self.awaits_end = false;
-                self.end_pending(through, end, effects);
+                self.end_as_owed(through, end, effects);
             }
             Input::Deleted => {
                 self.deleted = true;
@@ -565,6 +570,7 @@ pub fn ends_pending(status: Status) -> Option<UnsentEnd> {
 fn untried(owed: &Match) -> Pending {
     Pending {
         event: owed.event,
+        event_type: owed.event_type,
         lane: owed.lane,
         attempts: 0,
         retry_at: None,

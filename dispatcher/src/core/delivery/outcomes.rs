@@ -38,6 +38,7 @@ impl Deliveries {
             webhook: self.webhook,
             position: self.position(finished.sequence),
             event: pending.event,
+            event_type: pending.event_type,
             lane: pending.lane,
             number: pending.attempts + 1,
             started_at: finished.started_at,

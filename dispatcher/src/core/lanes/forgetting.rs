@@ -23,8 +23,9 @@ impl Lanes {
         self.forget_from(lane, from);
     }
 
-    /// Nothing at or below is pending any more, except what is under way.
-    pub fn forget_through(&mut self, through: Sequence) {
+    /// Nothing at or below is pending any more, except what is under way. The stream was taken
+    /// through `read`.
+    pub fn forget_through(&mut self, through: Sequence, read: Sequence) {
         let ended: Vec<Sequence> = self
             .pending
             .range(..=through)
@@ -40,8 +41,8 @@ impl Lanes {
             .map(|(_, lane)| *lane)
             .collect();
         for lane in forgotten {
-            // What lies above was never taken, or is remembered since.
-            self.set_unremembered(lane, None);
+            // What lies above was forgotten too, as far as it was taken.
+            self.set_unremembered(lane, (through < read).then(|| through.next()));
         }
     }
 

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::domain::policy::Ordering;
-use shared::ids::{EventId, LaneHash, Sequence};
+use shared::ids::{EventId, EventTypeHash, LaneHash, Sequence};
 use shared::limits::{
     LANE_MAX, NARROW_WINDOW_MAX, PARKED_LANE_MAX, PARKED_LANES_MAX, SETTLE_AFTER_ENDS, WINDOW_MAX,
 };
@@ -22,6 +22,7 @@ mod forgetting;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pending {
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// Failed attempts so far.
     pub attempts: u32,
@@ -485,6 +486,7 @@ mod tests {
         for (sequence, lane) in members {
             let pending = Pending {
                 event: EventId::from_bytes([0; 16]),
+                event_type: EventTypeHash(0),
                 lane: LaneHash(*lane),
                 attempts: 0,
                 retry_at: None,

@@ -2,6 +2,7 @@
 //! same order, with messages that take their time.
 
 mod committing;
+mod expiring;
 mod reading;
 mod webhooks;
 
@@ -76,6 +77,7 @@ pub(crate) struct Owner {
     counting: BTreeSet<WebhookId>,
     known: Sequence,
     scanning: bool,
+    expiring: expiring::Expiring,
     hold_ends_until: Timestamp,
     /// The latest `now`, and true time at it.
     time: (Timestamp, i64),
@@ -109,7 +111,10 @@ impl Owner {
             announced_at,
         } = taken;
         let known = Sequence(known);
-        let classified = state.classified.map_or(known, |position| position.sequence);
+        let classified = state
+            .classified
+            .map_or(known, |position| position.sequence)
+            .max(Sequence(world.events.first() - 1));
         let mut core = Partition::new(1, classified, state.checkpoint);
         for id in world.registry.webhooks() {
             if let (Some(webhook), Some(told)) = (
@@ -132,6 +137,7 @@ impl Owner {
             counting: BTreeSet::new(),
             known: known.max(classified),
             scanning: false,
+            expiring: expiring::Expiring::default(),
             hold_ends_until,
             time: (now, world.now),
             committing: Vec::new(),
@@ -161,6 +167,7 @@ impl Owner {
             self.wake(&webhook, None, host, world);
         }
         self.scan(self.known, host, world);
+        self.consider_expiry(host, world);
         self.after(host, world);
     }
 
@@ -218,6 +225,8 @@ impl Owner {
             OwnerWake::Append => self.repeat(host, world),
             OwnerWake::Scan(known) => self.scanned(known, host, world),
             OwnerWake::Count(counting) => self.counted(counting, host, world),
+            OwnerWake::LookAtAges => self.consider_expiry(host, world),
+            OwnerWake::CountExpiring(id) => self.count_expiring(id, host, world),
             OwnerWake::Snapshot => self.snapshot(world),
             OwnerWake::Child(id, incarnation, wake) => {
                 let mut child = self.children.remove(&id);

@@ -49,6 +49,8 @@ pub(crate) enum OwnerWake {
     Append,
     Scan(Sequence),
     Count(crate::owner::Counting),
+    LookAtAges,
+    CountExpiring(shared::ids::WebhookId),
     Snapshot,
     Child(shared::ids::WebhookId, u64, ChildWake),
 }

@@ -1,6 +1,9 @@
 //! Commands to appends.
 
-use super::{Aggregate, Append, Command, CommandError, RegistryEntry, RegistryState};
+use super::secrets::{decide_secret, erasures};
+use super::{
+    Aggregate, Append, AskedStatus, Command, CommandError, RegistryEntry, RegistryState, UrlChange,
+};
 use crate::domain::project::Project;
 use crate::domain::webhook::{Dialect, Status, Webhook, WebhookDefinition};
 use crate::ids::{ProjectId, Sequence};
@@ -41,11 +44,15 @@ pub fn decide(
             };
             let created = RegistryEntry::ProjectCreated { name };
             let (text, new) = (id.to_string(), Sequence(0));
-            // The key first: a project without one could not keep an endpoint's answer.
-            Ok(vec![
-                append(id, Aggregate::DataKey, text.clone(), new, key),
-                append(id, Aggregate::Project, text, new, created),
-            ])
+            let has_key = state
+                .project(id)
+                .is_some_and(|begun| begun.data_key.is_some());
+            // The key first: a project without one could not keep an endpoint's answer. A call that
+            // was cut off between the two is gone on with by its repetition.
+            let key = append(id, Aggregate::DataKey, text.clone(), new, key);
+            let created = append(id, Aggregate::Project, text, new, created);
+            let appends = [(!has_key).then_some(key), Some(created)];
+            Ok(appends.into_iter().flatten().collect())
         }
         Command::DeleteProject { id } => {
             let project = made(state, id)?;
@@ -135,50 +142,98 @@ pub fn decide(
             )])
         }
         Command::CreateWebhook { .. } => create_webhook(state, command),
-        Command::UpdateWebhook {
-            project,
-            id,
-            definition,
-            base,
-        } => {
-            let webhook = state
-                .webhook_of(project, id)
-                .ok_or(CommandError::NotFound)?;
-            check_base(webhook.sequence, Some(base))?;
-            check_versions(webhook, now)?;
-            check_webhook_bytes(made(state, project)?)?;
-            // A status is asked for, or decided, by commands of their own.
-            let entry = RegistryEntry::WebhookUpdated(WebhookDefinition {
-                status: webhook.definition.status,
-                status_reason: webhook.definition.status_reason.clone(),
-                ..definition
-            });
-            Ok(vec![append(
-                project,
-                Aggregate::Webhook,
-                id.to_string(),
-                base,
-                entry,
-            )])
-        }
+        Command::UpdateWebhook { .. } => update_webhook(state, command, now),
         Command::DeleteWebhook { project, id, base } => {
             let webhook = state
                 .webhook_of(project, id)
                 .ok_or(CommandError::NotFound)?;
             check_base(webhook.sequence, base)?;
-            let entry = RegistryEntry::WebhookDeleted;
-            let last = webhook.sequence;
-            Ok(vec![append(
-                project,
-                Aggregate::Webhook,
-                id.to_string(),
-                last,
-                entry,
-            )])
+            let deletion = append_to(webhook, RegistryEntry::WebhookDeleted);
+            Ok(std::iter::once(deletion).chain(erasures(webhook)).collect())
+        }
+        Command::VerifyWebhook { project, id, base } => {
+            let webhook = state
+                .webhook_of(project, id)
+                .ok_or(CommandError::NotFound)?;
+            check_base(webhook.sequence, Some(base))?;
+            check_versions(webhook, now)?;
+            // Who disabled it enables it.
+            let status = match webhook.definition.status {
+                Status::Disabled => Status::Disabled,
+                Status::PendingVerification
+                | Status::Enabled
+                | Status::Deactivated
+                | Status::Quarantined => Status::Enabled,
+            };
+            let entry = RegistryEntry::WebhookVerified { status };
+            Ok(vec![append_to(webhook, entry)])
+        }
+        Command::AddSigningSecret {
+            project, webhook, ..
+        }
+        | Command::ActivateSigningSecret {
+            project, webhook, ..
+        } => {
+            let webhook = state
+                .webhook_of(project, webhook)
+                .ok_or(CommandError::NotFound)?;
+            check_versions(webhook, now)?;
+            decide_secret(state, command)
+        }
+        // Without a limit: each had to be added, which is limited, and what is no secret any more
+        // must be gone.
+        Command::DeleteSigningSecret { .. } | Command::EraseSigningSecret { .. } => {
+            decide_secret(state, command)
         }
         Command::SetWebhookStatus { .. } => set_status(state, command, now),
         Command::RecordDecision { .. } => Ok(record_decision(state, command)),
     }
+}
+
+fn update_webhook(
+    state: &RegistryState,
+    command: Command,
+    now: Timestamp,
+) -> Result<Vec<Append>, CommandError> {
+    let Command::UpdateWebhook {
+        project,
+        id,
+        definition,
+        url,
+        base,
+    } = command
+    else {
+        return Err(CommandError::NotFound);
+    };
+    let webhook = state
+        .webhook_of(project, id)
+        .ok_or(CommandError::NotFound)?;
+    check_base(webhook.sequence, Some(base))?;
+    check_versions(webhook, now)?;
+    check_webhook_bytes(made(state, project)?)?;
+    // A status is asked for, or decided, by commands of their own.
+    let current = &webhook.definition;
+    let must_verify = match current.dialect {
+        Dialect::HrOn => true,
+        Dialect::Stackone => current.verification_required && url == UrlChange::Moved,
+    };
+    let status = match current.status {
+        Status::Enabled if must_verify => Status::PendingVerification,
+        status @ (Status::PendingVerification
+        | Status::Enabled
+        | Status::Disabled
+        | Status::Deactivated
+        | Status::Quarantined) => status,
+    };
+    let entry = RegistryEntry::WebhookUpdated(WebhookDefinition {
+        verified_at: current.verified_at.filter(|_| !must_verify),
+        status,
+        status_reason: current.status_reason.clone(),
+        active_secret: current.active_secret,
+        previous_secret: current.previous_secret,
+        ..definition
+    });
+    Ok(vec![append_to(webhook, entry)])
 }
 
 fn set_status(
@@ -205,7 +260,12 @@ fn set_status(
         return Ok(Vec::new());
     }
     match current {
-        Status::Enabled | Status::Disabled | Status::Quarantined => {}
+        Status::Enabled | Status::Disabled | Status::Quarantined => match status {
+            AskedStatus::Enabled if webhook.lacks_verification() => {
+                return Err(CommandError::Unverified);
+            }
+            AskedStatus::Enabled | AskedStatus::Disabled => {}
+        },
         // Else being disabled and enabled would stand in for a verification.
         Status::PendingVerification => return Err(CommandError::Unverified),
         Status::Deactivated => match webhook.definition.dialect {

@@ -13,6 +13,7 @@ use super::journal::{EntryPlace, OwnerDecision};
 use super::webhook::{Status, WebhookDefinition};
 
 mod decide;
+mod secrets;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -98,6 +99,17 @@ pub enum RegistryEntry {
         webhook: WebhookId,
         sealed: Vec<u8>,
     },
+    /// Of the webhook: what may sign for it is decided in one place. The secret itself is erased
+    /// after it.
+    SigningSecretDeleted {
+        secret: SecretId,
+    },
+    /// The last of a secret's subject, in place of all before it (`protocol.md`, rule 28).
+    SigningSecretErased,
+    /// The endpoint echoed what it was sent; `status` is what the webhook has from then on.
+    WebhookVerified {
+        status: Status,
+    },
     WebhookStatusSet {
         status: Status,
         /// A word or a text of whoever set it.
@@ -113,6 +125,13 @@ pub enum RegistryEntry {
 pub struct DecidedAt {
     pub epoch: Epoch,
     pub place: EntryPlace,
+}
+
+/// Whether an update sends to another URL. It is sealed in the definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlChange {
+    Same,
+    Moved,
 }
 
 /// The statuses that can be asked for.
@@ -176,12 +195,41 @@ pub enum Command {
         definition: WebhookDefinition,
         sealed_secret: Vec<u8>,
     },
-    /// Whatever status its definition has, the webhook keeps its own.
+    /// The webhook keeps its status, and that it is verified, unless the change calls for another
+    /// verification; whatever its definition says of both.
     UpdateWebhook {
         project: ProjectId,
         id: WebhookId,
         definition: WebhookDefinition,
+        url: UrlChange,
         base: Sequence,
+    },
+    /// The endpoint, as the webhook had it at `base`, has proved itself.
+    VerifyWebhook {
+        project: ProjectId,
+        id: WebhookId,
+        base: Sequence,
+    },
+    AddSigningSecret {
+        project: ProjectId,
+        webhook: WebhookId,
+        id: SecretId,
+        sealed: Vec<u8>,
+    },
+    /// Asks for nothing when it is the active one.
+    ActivateSigningSecret {
+        project: ProjectId,
+        webhook: WebhookId,
+        id: SecretId,
+    },
+    DeleteSigningSecret {
+        project: ProjectId,
+        webhook: WebhookId,
+        id: SecretId,
+    },
+    /// Does what is left of a deletion. Asks for nothing when that is done.
+    EraseSigningSecret {
+        id: SecretId,
     },
     DeleteWebhook {
         project: ProjectId,
@@ -219,6 +267,9 @@ pub enum CommandError {
     /// Only a verification gives it another status.
     #[error("the webhook must be verified first")]
     Unverified,
+    /// Something must sign.
+    #[error("the active signing secret cannot be deleted")]
+    ActiveSecret,
     #[error("at most {max} {what} are possible")]
     LimitReached { what: &'static str, max: usize },
 }
@@ -232,6 +283,14 @@ pub struct Append {
     /// Last sequence of the subject as the decision saw it; 0 for a new one.
     pub expected: Sequence,
     pub entry: RegistryEntry,
+}
+
+impl Append {
+    /// Whether all that the subject held before goes with the append. The server does both at once,
+    /// so that nothing is left to be done, and the subject keeps a last message.
+    pub fn erases_history(&self) -> bool {
+        self.entry == RegistryEntry::SigningSecretErased
+    }
 }
 
 /// What seals a field to its place: purpose, project and the id of the thing.

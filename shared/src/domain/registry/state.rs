@@ -1,6 +1,6 @@
 //! The projection of REGISTRY that every replica of both services keeps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::seal_context;
@@ -8,7 +8,7 @@ use super::{Aggregate, RegistryEntry, RegistryRecord, SEALED_ACCOUNT, SEALED_DAT
 use crate::domain::account::{Account, AccountDefinition};
 use crate::domain::project::{ApiKey, Project};
 use crate::domain::webhook::{SigningSecret, Webhook};
-use crate::ids::{AccountId, KeyId, ProjectId, Sequence, WebhookId};
+use crate::ids::{AccountId, KeyId, ProjectId, SecretId, Sequence, WebhookId};
 use crate::secret::{DataKey, MasterKeys, UnsealError};
 use crate::time::Timestamp;
 
@@ -21,6 +21,8 @@ pub struct RegistryState {
     /// Of deleted ones stays what classifies events of before, for as long as those are retained.
     pub(super) webhooks: HashMap<WebhookId, Arc<Webhook>>,
     pub(super) secrets: HashMap<WebhookId, Vec<SigningSecret>>,
+    /// Deleted, but still in the log: with the project, and the last entry of its subject.
+    pub(super) erasable: BTreeMap<SecretId, (ProjectId, Sequence)>,
     applied: Sequence,
     /// The latest time that an entry named.
     pub(super) now: Timestamp,
@@ -130,7 +132,7 @@ impl RegistryState {
                     self.apply_webhook(project, parse(id)?, sequence, record, keys)?
                 }
                 Aggregate::SigningSecret => {
-                    self.apply_signing_secret(project, parse(id)?, record, keys)?
+                    self.apply_signing_secret(project, parse(id)?, sequence, record, keys)?
                 }
             }
         };

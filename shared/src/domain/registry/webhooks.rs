@@ -1,15 +1,14 @@
-//! The fold of webhooks and their secrets, and what is forgotten of them.
+//! The fold of webhooks, and what is forgotten of them.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use super::seal_context;
 use super::{ApplyError, Changed, RegistryEntry, RegistryRecord, RegistryState, SEALED_ENDPOINT};
-use super::{seal_context, signing_secret_context};
-use crate::domain::webhook::{SigningSecret, Webhook, WebhookDefinition, WebhookVersion};
-use crate::ids::{Position, ProjectId, SecretId, Sequence, WebhookId};
+use crate::domain::webhook::{Webhook, WebhookDefinition, WebhookVersion, signers};
+use crate::ids::{Position, ProjectId, Sequence, WebhookId};
 use crate::limits::VERSION_HISTORY_MS;
-use crate::secret::{MasterKeys, Secret};
-use crate::signing::{Signer, Signers};
+use crate::secret::MasterKeys;
 use crate::time::Timestamp;
 
 /// What was outlived is looked for so often, by the entries' own times: it means a look at every
@@ -17,29 +16,6 @@ use crate::time::Timestamp;
 const FORGET_EVERY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl RegistryState {
-    pub(super) fn apply_signing_secret(
-        &mut self,
-        project: ProjectId,
-        id: SecretId,
-        record: &RegistryRecord,
-        keys: &MasterKeys,
-    ) -> Result<Changed, ApplyError> {
-        let RegistryEntry::SigningSecretAdded { webhook, sealed } = &record.entry else {
-            return Err(ApplyError::Inconsistent);
-        };
-        let plain = keys.unseal(sealed, &signing_secret_context(project, id))?;
-        let text = std::str::from_utf8(&plain).map_err(|_| ApplyError::Inconsistent)?;
-        self.secrets
-            .entry(*webhook)
-            .or_default()
-            .push(SigningSecret {
-                id,
-                secret: Secret::new(text),
-                created_at: record.at,
-            });
-        Ok(Changed::Other)
-    }
-
     pub(super) fn apply_webhook(
         &mut self,
         project: ProjectId,
@@ -75,13 +51,20 @@ impl RegistryState {
                 reason,
                 decided,
             } => {
-                let mut webhook = self
-                    .webhook_of(project, id)
-                    .ok_or(ApplyError::Inconsistent)?
-                    .as_ref()
-                    .clone();
+                let mut webhook = self.held_webhook(project, id)?;
                 webhook.set_status(sequence, record.at, *status, reason.clone(), *decided);
                 self.put_webhook(webhook);
+            }
+            RegistryEntry::WebhookVerified { status } => {
+                let mut webhook = self.held_webhook(project, id)?;
+                webhook.verified(sequence, record.at, *status);
+                self.put_webhook(webhook);
+            }
+            RegistryEntry::SigningSecretDeleted { secret } => {
+                let mut webhook = self.held_webhook(project, id)?;
+                webhook.lost_secret(sequence, record.at, *secret);
+                self.put_webhook(webhook);
+                self.lose_secret(project, id, *secret);
             }
             RegistryEntry::WebhookDeleted => {
                 self.webhook_of(project, id)
@@ -92,6 +75,11 @@ impl RegistryState {
             _ => return Err(ApplyError::Inconsistent),
         }
         Ok(Changed::Webhook(id))
+    }
+
+    fn held_webhook(&self, project: ProjectId, id: WebhookId) -> Result<Webhook, ApplyError> {
+        let held = self.webhook_of(project, id);
+        Ok(held.ok_or(ApplyError::Inconsistent)?.as_ref().clone())
     }
 
     fn fold_webhook(
@@ -111,7 +99,7 @@ impl RegistryState {
             id,
             project,
             endpoint,
-            signers: signers(&secrets, definition)?,
+            signers: signers(&secrets, definition),
             secrets,
             created_at: record.at,
             updated_at: record.at,
@@ -136,14 +124,13 @@ impl RegistryState {
         sequence: Sequence,
         record: &RegistryRecord,
     ) {
-        self.secrets.remove(&id);
-        if let Some(webhook) = self.webhooks.get(&id) {
-            let buried = webhook.buried(sequence, record.at);
-            self.put_webhook(buried);
+        if let Some(webhook) = self.webhooks.get(&id).map(Arc::clone) {
+            self.lose_all_secrets(webhook.project, id);
+            self.put_webhook(webhook.buried(sequence, record.at));
         }
     }
 
-    fn put_webhook(&mut self, webhook: Webhook) {
+    pub(super) fn put_webhook(&mut self, webhook: Webhook) {
         let (project, held) = (webhook.project, webhook.held_bytes());
         let replaced = self.webhooks.insert(webhook.id, Arc::new(webhook));
         self.count_bytes(project, replaced.map_or(0, |old| old.held_bytes()), held);
@@ -195,18 +182,4 @@ impl RegistryState {
         };
         self.count_bytes(project, before, after);
     }
-}
-
-fn signers(
-    secrets: &[SigningSecret],
-    definition: &WebhookDefinition,
-) -> Result<Arc<Signers>, ApplyError> {
-    let signer = |id: SecretId| {
-        let found = secrets.iter().find(|secret| secret.id == id)?;
-        Signer::new(&found.secret).ok()
-    };
-    Ok(Arc::new(Signers {
-        active: signer(definition.active_secret).ok_or(ApplyError::Inconsistent)?,
-        previous: definition.previous_secret.and_then(signer),
-    }))
 }

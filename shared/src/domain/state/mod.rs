@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::journal::{Checkpoint, Counted, EntryPlace, JournalEntry, Pack};
+use crate::domain::journal::{AttemptEntry, Checkpoint, Counted, EntryPlace, JournalEntry, Pack};
 use crate::ids::{Epoch, Position, Sequence, WebhookId};
 use crate::time::Timestamp;
 
@@ -15,10 +15,12 @@ pub mod health;
 pub mod ledger;
 #[cfg(test)]
 mod tests;
+pub mod totals;
 pub mod webhook;
 
 pub use health::{Breaker, Health};
 pub use ledger::Ledger;
+pub use totals::{Tally, Totals};
 pub use webhook::{Applied, Failing, Rule, WebhookState};
 
 /// A partition's state as far as its log tells.
@@ -33,6 +35,7 @@ pub struct PartitionState {
     /// The latest journaled `now`.
     pub now: Timestamp,
     pub webhooks: HashMap<WebhookId, WebhookState>,
+    pub totals: Totals,
     /// Account entries up to here are published.
     pub projected: Sequence,
     /// The epoch of the last pack gave the partition up in good order.
@@ -80,7 +83,9 @@ impl PartitionState {
         }
         self.classified = self.classified.max(Some(pack.classified));
         self.checkpoint = pack.checkpoint.or(self.checkpoint);
-        self.now = self.now.max(pack.at);
+        let before = self.now;
+        self.now = before.max(pack.at);
+        self.totals.pass(before, self.now);
         self.released = false;
         // Counts first: what ended in this pack was accepted by then. The webhook may have been
         // created in this pack too.
@@ -88,6 +93,10 @@ impl PartitionState {
         for counted in begun.iter().chain(&pack.counted) {
             let webhook = self.webhooks.entry(counted.webhook).or_default();
             webhook.ledger.count(counted.skipped, counted.count);
+            if counted.skipped.is_some() {
+                let (at, tally) = ((self.now, self.now), Tally::skipped(counted.count));
+                self.totals.add(counted.webhook, None, at, tally);
+            }
         }
         for (index, entry) in pack.entries.iter().enumerate() {
             let place = EntryPlace {
@@ -113,10 +122,17 @@ impl PartitionState {
             self.webhooks.entry(id).or_default();
         }
         if let Some(webhook) = self.webhooks.get_mut(&id) {
+            let before = webhook.ledger;
             webhook.apply(place, entry);
+            let tally = Tally::of(entry, &before, &webhook.ledger);
+            let attempt = entry.attempt();
+            let at = attempt.map_or(self.now, AttemptEntry::ended_at);
+            let event_type = attempt.map(|attempt| attempt.event_type);
+            self.totals.add(id, event_type, (at, self.now), tally);
         }
         if entry.closes_ledger() {
             self.webhooks.remove(&id);
+            self.totals.remove(id);
         }
     }
 }

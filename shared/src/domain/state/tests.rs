@@ -11,10 +11,11 @@ use crate::domain::journal::{
     AttemptEntry, Counted, DeactivateReason, ExhaustReason, Failure, FailureWeight, Kept,
     LanesSettled, Links, SkipReason, UnsentEnd,
 };
-use crate::ids::{EventId, LaneHash};
+use crate::ids::{EventId, EventTypeHash, LaneHash};
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
+const EVENT_TYPE: EventTypeHash = EventTypeHash(2);
 const LANE: LaneHash = LaneHash(1);
 
 fn position(sequence: Sequence) -> Position {
@@ -29,6 +30,7 @@ fn attempt(sequence: Sequence, lane: LaneHash, number: u32) -> AttemptEntry {
         webhook: WEBHOOK,
         position: position(sequence),
         event: EVENT,
+        event_type: EVENT_TYPE,
         lane,
         number,
         started_at: Timestamp::default(),
@@ -426,6 +428,7 @@ impl Model {
             .map(|(_, sequence)| Kept {
                 sequence,
                 event: EVENT,
+                event_type: EVENT_TYPE,
                 lane: self.lane(sequence),
                 attempts: self.pending.get(&sequence).copied().flatten().unwrap_or(0),
             })
@@ -496,6 +499,65 @@ impl Model {
             );
         }
     }
+}
+
+#[test]
+fn totals_are_what_moved_the_ledger_and_what_failed() {
+    let mut state = PartitionState::default();
+    let skipped = Counted {
+        webhook: WEBHOOK,
+        skipped: Some(SkipReason::Disabled),
+        count: 4,
+    };
+    let ended = JournalEntry::PendingEnded {
+        webhook: WEBHOOK,
+        through: Sequence(30),
+        end: UnsentEnd::Exhausted(ExhaustReason::Deactivated),
+        count: 2,
+        kept: vec![],
+    };
+    let mut first = pack(1, 1, 6, vec![configured(1, 10, false)]);
+    first.counted.push(skipped);
+    // The log has an end twice, and the ledger counts it once.
+    let entries = vec![
+        delivered(11),
+        delivered(11),
+        failed(Sequence(12), LANE, 1),
+        ended,
+    ];
+    state.apply(Sequence(1), &first).unwrap();
+    state.apply(Sequence(2), &pack(1, 2, 0, entries)).unwrap();
+    let told = state.totals.webhooks.get(&WEBHOOK).unwrap();
+    let tally = |event_type| {
+        let of_type = told.types.get(&event_type).unwrap();
+        assert_eq!(of_type.minutes, of_type.hours);
+        let [row] = of_type.hours[..] else {
+            panic!("one row: {of_type:?}");
+        };
+        row.tally
+    };
+    let typed = Tally {
+        delivered: 1,
+        failed_attempts: 1,
+        ..Tally::default()
+    };
+    assert_eq!(tally(Some(EVENT_TYPE)), typed);
+    let together = Tally {
+        exhausted: 2,
+        skipped: 4,
+        ..Tally::default()
+    };
+    assert_eq!(tally(None), together);
+    let deleted = JournalEntry::PendingEnded {
+        webhook: WEBHOOK,
+        through: Sequence(30),
+        end: UnsentEnd::Skipped(SkipReason::Deleted),
+        count: 0,
+        kept: vec![],
+    };
+    let late = vec![deleted, delivered(13)];
+    state.apply(Sequence(3), &pack(1, 3, 0, late)).unwrap();
+    assert_eq!(state.totals, Totals::default());
 }
 
 fn pick(from: &[Sequence], choice: usize) -> Option<Sequence> {

@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use crate::domain::journal::{
     AttemptEntry, EntryPlace, JournalEntry, Kept, LanesSettled, Links, UnsentEnd,
 };
-use crate::ids::{EventId, LaneHash, Position, Sequence};
+use crate::ids::{EventId, EventTypeHash, LaneHash, Position, Sequence};
 use crate::time::Timestamp;
 
 /// A delivery that the journal knows to be pending: it failed, or it was under way when others
@@ -19,6 +19,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failing {
     pub event: EventId,
+    pub event_type: EventTypeHash,
     pub lane: LaneHash,
     /// Failed attempts so far.
     pub attempts: u32,
@@ -113,6 +114,7 @@ impl WebhookState {
                 self.health.failed(attempt, *weight);
                 let failing = Failing {
                     event: attempt.event,
+                    event_type: attempt.event_type,
                     lane: attempt.lane,
                     attempts: attempt.number,
                     retry_at: *retry_at,
@@ -200,14 +202,11 @@ impl WebhookState {
     /// Drops what was superseded below everything that may be read again. A decision of the
     /// owner stays until an entry that lifts it has superseded it too.
     fn forget_applied(&mut self) {
-        let failing = self.failing.keys().next().copied();
-        let behind = self.behind.values().min().copied();
         // What creation reached back to is classified once more, to be counted.
         let uncounted = self.uncounted.map(|(first, _)| first);
-        let needed = [failing, behind, uncounted]
+        let needed = uncounted
             .into_iter()
-            .flatten()
-            .fold(self.resolved.next(), Sequence::min);
+            .fold(self.first_pending(), Sequence::min);
         let (mut is_superseded, mut is_lifted) = (false, false);
         let mut kept: Vec<Applied> = Vec::with_capacity(self.applied.len() + 1);
         for applied in self.applied.drain(..).rev() {
@@ -238,6 +237,16 @@ impl WebhookState {
     fn attempt_failed(&mut self, place: EntryPlace) {
         self.links.entry = Some(place);
         self.links.failure = Some(place);
+    }
+
+    /// Everything that is accepted below has ended.
+    pub fn first_pending(&self) -> Sequence {
+        let failing = self.failing.keys().next().copied();
+        let behind = self.behind.values().min().copied();
+        [failing, behind]
+            .into_iter()
+            .flatten()
+            .fold(self.resolved.next(), Sequence::min)
     }
 
     /// Whether the delivery is known to have ended.
@@ -279,6 +288,7 @@ impl WebhookState {
             let known = failing.remove(&kept.sequence);
             let pending = known.unwrap_or(Failing {
                 event: kept.event,
+                event_type: kept.event_type,
                 lane: kept.lane,
                 attempts: kept.attempts,
                 retry_at: Timestamp::default(),

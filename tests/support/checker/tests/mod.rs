@@ -146,6 +146,12 @@ fn classified_once() {
         };
         attempt.event = event_id(4);
     });
+    check("another type of event", |records| {
+        let Fact::Attempted(attempt) = &mut pack_at(records, 2).facts[0] else {
+            panic!("an attempt");
+        };
+        attempt.event_type.0 ^= 1;
+    });
 }
 
 #[test]

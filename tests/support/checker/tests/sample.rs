@@ -13,6 +13,7 @@ use shared::ids::{
     Epoch, EventId, LaneHash, PartitionId, Position, ProjectId, ReplicaId, SecretId, Sequence,
     WebhookId,
 };
+use shared::partition::event_type_hash;
 use shared::time::Timestamp;
 
 use crate::checker::*;
@@ -28,6 +29,10 @@ pub(super) fn at(ms: i64) -> Timestamp {
 
 pub(super) fn project(number: u8) -> ProjectId {
     ProjectId::from_bytes([number; 16])
+}
+
+pub(super) fn event_type() -> EventType {
+    EventType::parse("crm_contacts.updated").unwrap()
 }
 
 pub(super) fn webhook() -> WebhookId {
@@ -53,7 +58,7 @@ pub(super) fn event(sequence: u64, record: &str) -> EventLine {
         event: Event {
             id: event_id(sequence),
             project: project(1),
-            event_type: EventType::parse("crm_contacts.updated").unwrap(),
+            event_type: event_type(),
             source: Source::FirstParty,
             account: None,
             provider: None,
@@ -79,6 +84,7 @@ pub(super) fn definition(status: Status) -> WebhookDefinition {
         selection: Selection::new(vec![all]).unwrap(),
         description: None,
         verification_required: false,
+        verified_at: None,
         policy: Policy {
             retry_schedule_ms: vec![100],
             max_in_flight: 2,
@@ -251,6 +257,7 @@ pub(super) fn attempted(sequence: u64, number: u32, started_ms: i64, outcome: Ou
         webhook: webhook(),
         sequence,
         event: event_id(sequence),
+        event_type: event_type_hash(&event_type()),
         number,
         started_at: at(started_ms),
         latency_ms: 10,

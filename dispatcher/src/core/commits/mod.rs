@@ -14,6 +14,13 @@ use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;
 
+mod expiry;
+mod owed;
+
+use expiry::Expiring;
+pub use expiry::{EXPIRED, Expiry};
+pub use owed::Owed;
+
 /// A generous estimate of an entry without its answer.
 const ENTRY_BYTES: usize = 128;
 const COUNTED_BYTES: usize = 32;
@@ -74,21 +81,14 @@ pub struct Commits {
     pending: HashMap<WebhookId, u64>,
     /// Ends of all that is pending which the configuration asks for and nobody pushed yet.
     owed: HashMap<WebhookId, Owed>,
+    /// What EVENTS is about to drop by age, while it is counted and until its end is pushed.
+    expiring: HashMap<WebhookId, Expiring>,
     decisions: Vec<Decision>,
     told: Vec<Told>,
     /// What the packs that are known stored fold to.
     state: PartitionState,
     pushed: u64,
     stored: u64,
-}
-
-/// What is pending at or below `through` is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owed {
-    pub through: Sequence,
-    pub end: UnsentEnd,
-    /// Accepted above `through` meanwhile.
-    accepted_since: u64,
 }
 
 /// What an owner decided about a webhook, as it was pushed.
@@ -164,6 +164,7 @@ impl Commits {
             links: HashMap::new(),
             pending,
             owed: HashMap::new(),
+            expiring: HashMap::new(),
             decisions: Vec::new(),
             told: Vec::new(),
             state,
@@ -216,25 +217,6 @@ impl Commits {
                 }
             }
         }
-    }
-
-    /// From here on the configuration lets nothing wait that is pending: whoever knows what is
-    /// under way is to push the [`JournalEntry::PendingEnded`].
-    pub fn owe_end(&mut self, webhook: WebhookId, end: UnsentEnd) {
-        self.owed.entry(webhook).or_insert(Owed {
-            through: self.classified.position.sequence,
-            end,
-            accepted_since: 0,
-        });
-    }
-
-    pub fn owed(&self, webhook: WebhookId) -> Option<Owed> {
-        self.owed.get(&webhook).copied()
-    }
-
-    /// Webhooks whose pending deliveries are to end.
-    pub fn all_owed(&self) -> Vec<WebhookId> {
-        self.owed.keys().copied().collect()
     }
 
     /// Decisions that were pushed since the last call: they hold for what is classified next.
@@ -292,9 +274,20 @@ impl Commits {
                 true
             }
             JournalEntry::PendingEnded {
+                webhook,
+                through,
                 end: UnsentEnd::Exhausted(ExhaustReason::Expired),
-                ..
-            } => true,
+                count,
+                kept,
+            } => {
+                let Some(counted) = self.take_expired(*webhook, *through) else {
+                    return false;
+                };
+                let kept = u64::try_from(kept.len()).unwrap_or(u64::MAX);
+                *count = counted.saturating_sub(kept);
+                // Of none too: whoever pushed it need not read what lies there.
+                true
+            }
             JournalEntry::PendingEnded {
                 webhook,
                 through,
@@ -303,6 +296,8 @@ impl Commits {
                 kept,
             } => {
                 let pending = self.pending.get(webhook).copied().unwrap_or(0);
+                // What is left of it is among those that end here.
+                self.expiring.remove(webhook);
                 if *end == UnsentEnd::Skipped(SkipReason::Deleted) {
                     self.owed.remove(webhook);
                     *through = classified.sequence;
@@ -341,6 +336,12 @@ impl Commits {
         } = entry
         {
             *self.pending.entry(*webhook).or_default() += accepted;
+        }
+        if let (Some(expiring), Some(ended)) = (
+            entry.webhook().and_then(|id| self.expiring.get_mut(&id)),
+            entry.ended(),
+        ) {
+            expiring.ended(ended);
         }
         let ends = entry.ends();
         if let Some(webhook) = entry.webhook().filter(|_| ends > 0)
@@ -594,7 +595,7 @@ mod tests {
     use super::*;
     use shared::domain::delivery::FailureKind;
     use shared::domain::journal::{AttemptEntry, Failure, FailureWeight};
-    use shared::ids::{EventId, LaneHash};
+    use shared::ids::{EventId, EventTypeHash, LaneHash};
 
     const CLASSIFIED: Classified = Classified {
         position: Position {
@@ -623,6 +624,7 @@ mod tests {
                 webhook: WebhookId::from_bytes([webhook; 16]),
                 position: CLASSIFIED.position,
                 event: EventId::from_bytes([1; 16]),
+                event_type: EventTypeHash(1),
                 lane: LaneHash(1),
                 number: 1,
                 started_at: AT,

@@ -1,0 +1,53 @@
+//! A webhook as HR-ON's guide prints it.
+
+use serde::Serialize;
+use shared::dialect::hr_on;
+use shared::domain::webhook::Webhook;
+use shared::time::Timestamp;
+
+/// `item`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WebhookResource {
+    id: String,
+    /// The project, as a bare UUID.
+    company_id: String,
+    endpoint: String,
+    /// The caller's own word, which it may ask for as often as it likes.
+    token: String,
+    /// Null when it is not verified, was updated since, or was deactivated.
+    verified_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    /// Failures one after another.
+    failed: u32,
+    events: Vec<EventResource>,
+}
+
+#[derive(Debug, Serialize)]
+struct EventResource {
+    name: &'static str,
+    description: &'static str,
+}
+
+impl WebhookResource {
+    pub(super) fn new(webhook: &Webhook, failed: u32) -> Self {
+        let definition = &webhook.definition;
+        let names = hr_on::event_names(&definition.selection).unwrap_or_default();
+        let events = names.into_iter().map(|name| EventResource {
+            name,
+            description: hr_on::describe(name),
+        });
+        Self {
+            id: webhook.id.uuid().to_string(),
+            company_id: webhook.project.uuid().to_string(),
+            endpoint: webhook.endpoint.url.as_str().to_owned(),
+            token: webhook.endpoint.token.clone().unwrap_or_default(),
+            verified_at: definition.verified_at,
+            created_at: webhook.created_at,
+            updated_at: webhook.updated_at,
+            failed,
+            events: events.collect(),
+        }
+    }
+}

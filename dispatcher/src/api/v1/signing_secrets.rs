@@ -1,0 +1,129 @@
+//! A webhook's signing secrets. One of them is active and signs; the one that was active before it
+//! signs beside it while it exists, so that receivers can change over without a gap: add, let the
+//! receiver accept both, activate, delete the old one.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::LOCATION;
+use actix_web::web::Path;
+use shared::domain::registry::{Command, RegistryState};
+use shared::domain::webhook::{SigningSecret, Webhook};
+use shared::ids::{ProjectId, SecretId, WebhookId};
+use shared::random;
+use shared::secret::new_signing_secret;
+
+use super::webhook_resource::{SigningSecretResource, printed_id};
+use crate::api::auth::Principal;
+use crate::api::error::ApiError;
+use crate::api::fields::Digest;
+use crate::api::idempotency::IdempotencyKey;
+use crate::api::open_app::OpenApp;
+use crate::api::page::Page;
+use crate::api::webhooks::{applied, seal_secret, webhook};
+use crate::api::{find, id, make, webhook_id};
+use crate::app::App;
+
+/// Without the secrets themselves, which the webhook shows.
+pub(super) async fn list(
+    caller: Principal,
+    app: OpenApp,
+    path: Path<String>,
+    page: Page<SecretId>,
+) -> Result<HttpResponse, ApiError> {
+    let webhook = webhook(&app, caller.project, webhook_id(&path)?).await?;
+    let mut secrets: Vec<&SigningSecret> = webhook.secrets.iter().collect();
+    secrets.sort_by_key(|secret| secret.id);
+    let list = page.cut(secrets.into_iter(), |secret| secret.id);
+    Ok(
+        HttpResponse::Ok()
+            .json(list.map(|secret| SigningSecretResource::in_list(&webhook, secret))),
+    )
+}
+
+/// Adds one that does not sign yet.
+pub(super) async fn add(
+    caller: Principal,
+    app: OpenApp,
+    path: Path<String>,
+    key: IdempotencyKey,
+) -> Result<HttpResponse, ApiError> {
+    let (project, webhook_id) = (caller.project, webhook_id(&path)?);
+    webhook(&app, project, webhook_id).await?;
+    let now = app.clock.now();
+    let fresh = SecretId::new(now, &random::for_id());
+    let owner = webhook_id.to_string();
+    let kind = (owner.as_str(), "signing_secret");
+    let id = key.id(&app, kind, Digest::OF_NOTHING, fresh).await?;
+    let command = Command::AddSigningSecret {
+        project,
+        webhook: webhook_id,
+        id,
+        sealed: seal_secret(&app, project, id, &new_signing_secret(&random::bytes())),
+    };
+    let is_made = |state: &RegistryState| {
+        let webhook = state.webhook_of(project, webhook_id);
+        webhook.is_some_and(|webhook| webhook.secrets.iter().any(|secret| secret.id == id))
+    };
+    make(&app, command, &caller.by, is_made).await?;
+    let (webhook, secret) = secret(&app, project, webhook_id, id).await?;
+    let location = format!("/v1/webhooks/{}/signing_secrets/{id}", printed_id(&webhook));
+    Ok(HttpResponse::Created()
+        .insert_header((LOCATION, location))
+        .json(SigningSecretResource::whole(&webhook, &secret)))
+}
+
+/// From now on it signs. The active one is answered alike.
+pub(super) async fn activate(
+    caller: Principal,
+    app: OpenApp,
+    path: Path<(String, String)>,
+) -> Result<HttpResponse, ApiError> {
+    let (project, webhook_id, id) = (caller.project, webhook_id(&path.0)?, id(&path.1)?);
+    let (current, _) = secret(&app, project, webhook_id, id).await?;
+    let command = Command::ActivateSigningSecret {
+        project,
+        webhook: webhook_id,
+        id,
+    };
+    let appended = app.view.execute(command, &caller.by, app.clock.now());
+    let sequence = appended.await?.max(current.sequence);
+    let applied = applied(&app, project, sequence).await;
+    let (webhook, secret) = secret(&app, project, webhook_id, id).await?;
+    Ok(HttpResponse::Ok().json(SigningSecretResource::after_change(
+        &webhook, &secret, applied,
+    )))
+}
+
+/// For good: it signs nothing more, and is erased from the log.
+pub(super) async fn delete(
+    caller: Principal,
+    app: OpenApp,
+    path: Path<(String, String)>,
+) -> Result<HttpResponse, ApiError> {
+    let (project, webhook_id, id) = (caller.project, webhook_id(&path.0)?, id(&path.1)?);
+    secret(&app, project, webhook_id, id).await?;
+    let command = Command::DeleteSigningSecret {
+        project,
+        webhook: webhook_id,
+        id,
+    };
+    let erased = app.view.execute(command, &caller.by, app.clock.now());
+    let sequence = erased.await?;
+    applied(&app, project, sequence).await;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn secret(
+    app: &App,
+    project: ProjectId,
+    webhook: WebhookId,
+    id: SecretId,
+) -> Result<(Arc<Webhook>, SigningSecret), ApiError> {
+    find(app, |state| {
+        let webhook = state.webhook_of(project, webhook)?;
+        let secret = webhook.secrets.iter().find(|secret| secret.id == id)?;
+        Some((Arc::clone(webhook), secret.clone()))
+    })
+    .await
+}
