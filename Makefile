@@ -1,7 +1,7 @@
 # A thin face over cargo and deploy/tools. CARGO_TARGET_DIR is honoured, as cargo does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check simulate chaos api-fuzz
+.PHONY: help demo test check simulate chaos bench api-fuzz
 
 help:
 	@echo 'make demo          one event of each kind, from callback to verified delivery; stays up until Ctrl-C'
@@ -12,6 +12,8 @@ help:
 	@echo 'make chaos         kill, pause and cut off real processes under load, and check the logs'
 	@echo '                   CHAOS="--scenario storm --scale 0.1" passes arguments (CHAOS=--help lists them)'
 	@echo 'make api-fuzz      call the management API by its own OpenAPI document, and check every answer'
+	@echo 'make bench         how fast it is, beside ceilings of the same round; wants the machine for itself'
+	@echo '                   BENCH="--only one,ten --rounds 1" passes arguments (BENCH=--help lists them)'
 
 # All three are built by one command, so that what they share is compiled once. The last command
 # replaces the shell, so that Ctrl-C reaches the demo, which ends what it started.
@@ -28,6 +30,8 @@ test:
 	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
 	export NATS_SERVER; \
 	deploy/tools/verifiers || exit 1; \
+	VALGRIND=$$(deploy/tools/valgrind) || echo 'Instructions are not counted, only allocations.'; \
+	export VALGRIND; \
 	cargo build --workspace --bins --tests || exit 1; \
 	if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace || exit 1; \
@@ -63,6 +67,13 @@ api-fuzz:
 	deploy/tools/schemathesis || exit 1; \
 	cargo build -q -p ingest -p dispatcher -p system-tests --bins || exit 1; \
 	exec cargo run -q -p system-tests --bin api-fuzz
+
+# In the release profile. Five rounds of everything but the curves take less than 20 minutes.
+bench:
+	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export NATS_SERVER; \
+	cargo build -q --release -p ingest -p dispatcher -p system-tests --bins || exit 1; \
+	exec cargo run -q --release -p system-tests --bin bench -- $(BENCH)
 
 check:
 	cargo fmt --all --check

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::actors::lease::LeaseView;
 use crate::actors::node::{Node, NodeError};
-use crate::actors::shared_state::{BACKLOG_READS_MAX, Replica};
+use crate::actors::shared_state::{BACKLOG_READS_MAX, FRESH_ATTEMPTS_MAX, Replica};
 use crate::api::trials::Trials;
 use crate::app::{App, AppSlot};
 use crate::applied::Applied;
@@ -214,11 +214,13 @@ async fn start(
         metrics,
         applied: Arc::clone(&app.applied),
         slots: Default::default(),
+        fresh_turns: Semaphore::new(FRESH_ATTEMPTS_MAX),
         bodies: Default::default(),
         backlog_turns: Semaphore::new(BACKLOG_READS_MAX),
         recount_turn: Semaphore::new(1),
         snapshot_entries,
         snapshot_turn: Semaphore::new(1),
+        packs: Default::default(),
         horizon: Cell::default(),
         draining: Cell::new(false),
         clock_is_off: condition.clock_is_off,

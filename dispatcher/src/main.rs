@@ -7,6 +7,9 @@ use dispatcher::{Listeners, Ports};
 use shared::config::{Arguments, Service, Settings};
 use shared::{shutdown, telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse(std::env::args_os().skip(1))
         .context("usage: dispatcher [--config FILE] [--check-config]")?;

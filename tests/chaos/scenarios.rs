@@ -10,6 +10,7 @@ use shared::subjects;
 use shared::time::{Clock as _, SystemClock, Timestamp};
 use support::checker::{FaultKind, Records, State, check, takeovers};
 use support::eventually::eventually;
+use support::nats::SyncInterval;
 use support::proxy::{Network, Silence};
 use support::receiver::Answer;
 use support::run::{Audience, Paths, Plan, Progress, Run, STREAMS, Size};
@@ -95,6 +96,7 @@ pub(crate) async fn run(scenario: Scenario, arguments: &Arguments) -> Result<Out
             Scenario::Single => 1,
             _ => arguments.servers,
         },
+        sync: SyncInterval::Default,
         paths: match scenario {
             Scenario::Cuts => Paths::Proxied,
             _ => Paths::Direct,

@@ -24,6 +24,15 @@ const CURRENT_WITHIN: Duration = Duration::from_secs(60);
 /// Of one question about a stream; without a leader nobody answers.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
+/// When what is stored is synced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncInterval {
+    /// The server's own, every two minutes: what is acknowledged outlives a killed process.
+    Default,
+    /// Before it is acknowledged: it outlives a machine that loses its power.
+    Always,
+}
+
 #[derive(Debug)]
 pub struct NatsServer {
     process: Process,
@@ -147,8 +156,7 @@ fn spawn(binary: &Path, folder: &Path, port: &Port, arguments: &[String]) -> Res
     Process::spawn("nats-server", command, &folder.join("nats-server.log"))
 }
 
-/// One server, or several that route to each other. Stores are synced as the server does by
-/// default, so that what is acknowledged outlives a killed process, not a machine.
+/// One server, or several that route to each other.
 #[derive(Debug)]
 pub struct NatsCluster {
     servers: Vec<NatsServer>,
@@ -159,7 +167,7 @@ pub struct NatsCluster {
 impl NatsCluster {
     /// `count` servers (1 or 3), each with its store and log in a folder of its own below
     /// `folder`. They accept streams when this returns.
-    pub async fn start_in(folder: &Path, count: usize) -> Result<Self> {
+    pub async fn start_in(folder: &Path, count: usize, sync: SyncInterval) -> Result<Self> {
         ensure!(
             matches!(count, 1 | 3),
             "{count} servers have no quorum of use"
@@ -171,10 +179,16 @@ impl NatsCluster {
         for (index, route) in routes.iter().enumerate() {
             let own = folder.join(name(index));
             std::fs::create_dir_all(&own)?;
-            let arguments = match count {
+            let mut arguments = match count {
                 1 => Vec::new(),
                 _ => arguments(index, route, &routes),
             };
+            if sync == SyncInterval::Always {
+                // There is no flag for it.
+                let file = own.join("nats-server.conf");
+                std::fs::write(&file, "jetstream { sync_interval: always }\n")?;
+                arguments.extend(["-c".to_owned(), file.display().to_string()]);
+            }
             servers.push(NatsServer::spawn(own, arguments)?);
         }
         for server in &mut servers {
@@ -344,7 +358,9 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_elects_another_leader_and_takes_the_killed_one_back() {
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = NatsCluster::start_in(folder.path(), 3).await.unwrap();
+        let mut cluster = NatsCluster::start_in(folder.path(), 3, SyncInterval::Default)
+            .await
+            .unwrap();
         eventually("a stream of three", CURRENT_WITHIN, async || {
             let made = cluster.context().create_stream(stream(3)).await;
             made.map(drop).map_err(|error| error.to_string())

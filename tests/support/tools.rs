@@ -73,6 +73,12 @@ pub fn node() -> Result<(PathBuf, PathBuf)> {
     Ok((node, modules))
 }
 
+/// What counts instructions, if there is one: as the Makefile says, else what is on PATH.
+pub fn valgrind() -> Option<PathBuf> {
+    let given = std::env::var_os("VALGRIND").filter(|given| !given.is_empty());
+    given.map(PathBuf::from).or_else(|| on_path("valgrind"))
+}
+
 /// A binary of this workspace, beside the running one.
 pub fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("the path of the running program")?;

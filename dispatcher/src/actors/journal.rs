@@ -14,12 +14,21 @@ use crate::io::journal::{Committed, commit};
 
 /// Wakes come from every webhook of the partition; one that finds no room changes nothing.
 const MAILBOX: usize = 16;
+/// While as many packs of other partitions are under way, entries gather for a while: each pack
+/// costs the server and this thread as much as several deliveries do. With few busy partitions
+/// the pack under way is wait enough.
+const PACKS_AT_ONCE: usize = 4;
+/// Well below what an unjournaled outcome may take (rule 19), and what nobody notices who waits
+/// for one.
+const LINGER: Duration = Duration::from_millis(40);
 
 pub(crate) struct JournalActor {
     replica: Rc<Replica>,
     log: Rc<PartitionLog>,
     fence: Sequence,
     owner: Recipient<Progress>,
+    /// Entries gather until a time.
+    lingers: bool,
 }
 
 /// There are entries to commit.
@@ -44,11 +53,27 @@ impl JournalActor {
             log,
             fence,
             owner,
+            lingers: false,
         }
     }
 
-    /// Starts the next pack, unless one is under way.
+    /// Starts the next pack at once, or a little later when many are under way.
     fn pump(&mut self, ctx: &mut Context<Self>) {
+        if self.lingers {
+            return;
+        }
+        if self.replica.packs.count() < PACKS_AT_ONCE {
+            return self.commit(ctx);
+        }
+        self.lingers = true;
+        ctx.run_later(LINGER, |actor, ctx| {
+            actor.lingers = false;
+            actor.commit(ctx);
+        });
+    }
+
+    /// Starts the next pack, unless one is under way.
+    fn commit(&mut self, ctx: &mut Context<Self>) {
         if self.log.is_deposed() {
             return;
         }
@@ -105,6 +130,7 @@ async fn commit_pack(
     fence: Sequence,
     pack: EncodedPack,
 ) -> Committed {
+    let _under_way = replica.packs.begin();
     commit(&replica.nats, &replica.metrics, log.partition, fence, &pack).await
 }
 

@@ -10,6 +10,7 @@
 //! the stream instead.
 
 pub(crate) mod announcer;
+mod backlog;
 pub(crate) mod children;
 mod counting;
 mod expiring;

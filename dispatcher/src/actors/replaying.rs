@@ -9,8 +9,9 @@ use shared::ids::ReplayId;
 use shared::nats::Unavailable;
 use tokio::sync::oneshot;
 
+use super::backlog::READ_RETRY;
 use super::log::PartitionLog;
-use super::webhook::{READ_RETRY, Sending, WebhookActor};
+use super::webhook::{Sending, WebhookActor};
 use crate::core::delivery::{Input, ReplayEffect, ReplayInput, ReplayTurn, Replayed};
 use crate::core::replay::Selector;
 use crate::io::replays::{self, Place};

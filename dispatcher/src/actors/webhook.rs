@@ -12,12 +12,12 @@ use actix::{
 use shared::domain::event::Event;
 use shared::domain::webhook::Webhook;
 use shared::ids::{PartitionId, ReplayId, Sequence, WebhookId};
-use shared::nats::bounds;
 use shared::subjects;
 
+use super::backlog::{READ_RETRY, read_backlog};
 use super::children::Ended;
 use super::log::{GateOpened, PartitionLog};
-use super::shared_state::Replica;
+use super::shared_state::{FRESH, Replica};
 use crate::core::classify::ConfigHistory;
 use crate::core::commits::Owed;
 use crate::core::delivery::{
@@ -30,8 +30,6 @@ use crate::io::sender::{self, Sent};
 
 /// Offers that may wait; beyond, the webhook reads the stream.
 const MAILBOX: usize = 32;
-/// After a read that JetStream did not answer.
-pub(super) const READ_RETRY: Duration = Duration::from_millis(500);
 /// How often an actor looks whether it has had nothing to do since the last time.
 const REST_LOOK: Duration = Duration::from_secs(20);
 
@@ -278,28 +276,7 @@ impl WebhookActor {
         let (log, webhook) = (Rc::clone(&self.log), self.webhook.id);
         replica.metrics.backlog_reads.increment(1);
         actix_rt::spawn(async move {
-            // Closed never: the replica holds it.
-            let _turn = replica.backlog_turns.acquire().await;
-            let read =
-                events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
-            let dropped = bounds(&replica.nats.events)
-                .await
-                .map(|(first, _)| first.previous());
-            let stretch = match read.and_then(|stretch| Ok((stretch, dropped?))) {
-                // What is pending there must end before it is passed over.
-                Ok((_, dropped)) if after < dropped && log.owes(webhook) => {
-                    replica.horizon.set(replica.horizon.get().max(dropped));
-                    tokio::time::sleep(READ_RETRY).await;
-                    None
-                }
-                Ok((stretch, _)) => Some(stretch),
-                Err(error) => {
-                    log.note(&error);
-                    tracing::debug!(%error, "a backlog was not read");
-                    tokio::time::sleep(READ_RETRY).await;
-                    None
-                }
-            };
+            let stretch = read_backlog(&replica, &log, webhook, &filter, (after, known)).await;
             #[expect(clippy::disallowed_methods, reason = "a reply; one read at a time")]
             own.do_send(ReadDone(stretch, purpose));
         });
@@ -309,22 +286,23 @@ impl WebhookActor {
         #[cfg(feature = "test-panics")]
         crate::panics::look_at(self.webhook.id, &events);
         for (owed, event) in offer.matches.iter().zip(events) {
-            if owed.skipped.is_none() && self.replica.bodies.take(event.body.len()) {
+            let bytes = event.body.len();
+            if owed.skipped.is_none() && self.replica.bodies.take(owed.sequence, bytes) {
                 let replaced = self.bodies.insert(owed.sequence, event);
-                self.give_back(replaced);
+                self.give_back(replaced.map(|event| (owed.sequence, event)));
             }
         }
     }
 
     fn take_body(&mut self, sequence: Sequence) -> Option<Arc<Event>> {
         let event = self.bodies.remove(&sequence)?;
-        self.replica.bodies.give_back(event.body.len());
+        self.replica.bodies.give_back(sequence, event.body.len());
         Some(event)
     }
 
-    fn give_back(&self, events: impl IntoIterator<Item = Arc<Event>>) {
-        for event in events {
-            self.replica.bodies.give_back(event.body.len());
+    fn give_back(&self, events: impl IntoIterator<Item = (Sequence, Arc<Event>)>) {
+        for (sequence, event) in events {
+            self.replica.bodies.give_back(sequence, event.body.len());
         }
     }
 
@@ -392,13 +370,15 @@ async fn run_attempt(
             }
         }
     };
+    // Closed never: the replica holds it.
+    let turn = replica.fresh_turns.acquire().await;
     let data_key = || {
         replica.view.read(|state| {
             let project = state.project(webhook.project)?;
             project.data_key.clone()
         })
     };
-    // Reading the event may have taken longer than the lease had left.
+    // Reading the event, or the wait, may have taken longer than the lease had left.
     if !log.is_ours() {
         return (unsent(AttemptOutcome::NotStarted), None);
     }
@@ -408,7 +388,15 @@ async fn run_attempt(
     }
     let clock = replica.clock.as_ref();
     let replay = sending.replay;
-    let sent = sender::send(&replica.client, clock, webhook, data_key, &event, replay).await;
+    let send = sender::send(&replica.client, clock, webhook, data_key, &event, replay);
+    let mut send = std::pin::pin!(send);
+    let sent = match tokio::time::timeout(FRESH, &mut send).await {
+        Ok(sent) => sent,
+        Err(_) => {
+            drop(turn);
+            send.await
+        }
+    };
     (sent, Some(event.published_at))
 }
 
@@ -426,7 +414,7 @@ impl Actor for WebhookActor {
     fn stopped(&mut self, _: &mut Self::Context) {
         self.replica.metrics.webhooks.decrement(1.0);
         let held = std::mem::take(&mut self.bodies);
-        self.give_back(held.into_values());
+        self.give_back(held);
         self.replica.slots.moved(self.core.in_flight(), 0);
         if std::thread::panicking() {
             self.replica.metrics.webhook_panics.increment(1);

@@ -91,9 +91,11 @@ impl Program {
             .chain(jaq_std::base_funs())
             .chain(jaq_json::funs())
             .filter(|(name, _, _)| !FUNCTIONS_LEFT_OUT.contains(name))
-            .chain([run(("unix_seconds", v(0), |cv| {
-                bome(Ok(unix_seconds(&cv.1)))
-            }))]);
+            .chain([
+                run(("unix_seconds", v(0), |cv| bome(Ok(unix_seconds(&cv.1))))),
+                run(("text", v(0), |cv| bome(Ok(text(cv.1))))),
+                run(("omit_missing", v(0), |cv| bome(omit_missing(cv.1)))),
+            ]);
         let filter = Compiler::default()
             .with_funs(functions)
             .compile(modules)
@@ -118,6 +120,37 @@ fn unix_seconds(value: &Val) -> Val {
         .and_then(|text| Timestamp::parse_rfc3339(text).ok())
         .and_then(|time| isize::try_from(time.as_seconds()).ok())
         .map_or(Val::Null, Val::from)
+}
+
+/// `text`: a non-empty text or a number as text; anything else is missing (null). For ids and names.
+/// Programs ask for it, and for the next, dozens of times in a callback, which in jq took most of
+/// what a callback costs.
+fn text(value: Val) -> Val {
+    match value {
+        Val::TStr(text) if !text.is_empty() => Val::TStr(text),
+        Val::Num(_) => Val::utf8_str(value.to_string()),
+        Val::Null | Val::Bool(_) | Val::BStr(_) | Val::TStr(_) | Val::Arr(_) | Val::Obj(_) => {
+            Val::Null
+        }
+    }
+}
+
+/// `omit_missing`: an object without what carries nothing, so that a unified field is either there
+/// with a value or absent.
+fn omit_missing(value: Val) -> Result<Val, jaq_core::Error<Val>> {
+    let Val::Obj(fields) = &value else {
+        return Err(jaq_core::Error::typ(value, "object"));
+    };
+    let carries = |value: &Val| match value {
+        Val::Null => false,
+        Val::TStr(text) => !text.is_empty(),
+        Val::Arr(items) => !items.is_empty(),
+        Val::Obj(fields) => !fields.is_empty(),
+        Val::Bool(_) | Val::Num(_) | Val::BStr(_) => true,
+    };
+    let kept = fields.iter().filter(|(_, value)| carries(value));
+    let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
+    Ok(Val::obj(kept.collect()))
 }
 
 fn describe<S, P, E>(errors: load::Errors<S, P, E>, notes: impl Fn(&E) -> Vec<String>) -> String {

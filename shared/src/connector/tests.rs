@@ -291,6 +291,36 @@ fn dedup_names_the_change_or_is_absent() {
     }
 }
 
+/// What programs ask for most is not written in jq, yet says what these would.
+#[test]
+fn text_and_omit_missing_are_as_their_definitions_in_jq() {
+    let program = r#"
+        def text_by_jq: if isstring and . != "" then . elif isnumber then tostring else null end;
+        def omit_by_jq: with_entries(select(.value | . != null and . != "" and . != [] and . != {}));
+        .body[] | {event: "ats_jobs.created", record_id: 1, event_data: {
+            text: [text, text_by_jq],
+            omitted: (if isobject then [omit_missing, omit_by_jq] else [0, 0] end),
+            raises: [try (omit_missing | false) catch true]
+        }}"#;
+    let body = r#"[null, true, "", "a", " ", 0, -0, 1, 1.50, -2.5e-7, 1e100, 12345678901234567890123,
+        [], [1], {}, {"z": 1, "a": "", "b": null, "c": [], "d": {}, "e": false, "f": 0, "g": [0], "h": {"i": null}}]"#;
+    let events = mapped(program, body);
+    assert_eq!(events.len(), 16);
+    for event in events {
+        let data: serde_json::Value =
+            serde_json::from_str(event.event_data.unwrap().get()).unwrap();
+        for what in ["text", "omitted"] {
+            assert_eq!(
+                data[what][0].to_string(),
+                data[what][1].to_string(),
+                "{data}"
+            );
+        }
+        let is_object = data["omitted"][0].is_object();
+        assert_eq!(data["raises"][0], !is_object, "{data}");
+    }
+}
+
 #[test]
 fn event_data_keeps_the_order_that_the_program_gave() {
     let program = r#"{event: "ats_jobs.created", record_id: 1, event_data: ({z: .body, a: 1.50, n: null, e: ""} | omit_missing)}"#;

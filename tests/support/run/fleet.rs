@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::api::Client;
 use crate::cluster::Service;
-use crate::nats::NatsCluster;
+use crate::nats::{NatsCluster, SyncInterval};
 use crate::ports::Port;
 use crate::proxy::{Network, Proxy};
 
@@ -24,6 +24,7 @@ pub struct Size {
     pub ingests: usize,
     /// 1 or 3; the streams have as many replicas.
     pub servers: usize,
+    pub sync: SyncInterval,
     pub paths: Paths,
 }
 
@@ -71,7 +72,7 @@ impl Fleet {
         ensure!(size.dispatchers > 0 && size.ingests > 0, "nothing to run");
         let temporary = tempfile::tempdir().context("a temporary folder")?;
         let folder = temporary.path().to_owned();
-        let nats = NatsCluster::start_in(&folder, size.servers).await?;
+        let nats = NatsCluster::start_in(&folder, size.servers, size.sync).await?;
         let admin_token = hex::encode(shared::random::bytes::<16>());
         let mut fleet = Self {
             dispatchers: Vec::new(),

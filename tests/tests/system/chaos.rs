@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use shared::time::{Clock as _, SystemClock};
 use support::checker::{FaultKind, State, check};
+use support::nats::SyncInterval;
 use support::receiver::Answer;
 use support::run::{Audience, Paths, Plan, Progress, Run, Size};
 use tokio::time::sleep;
@@ -23,6 +24,7 @@ async fn the_checker_finds_nothing_wrong_when_a_dispatcher_is_killed_twice_on_th
         dispatcher: "dispatcher",
         ingests: 1,
         servers: 3,
+        sync: SyncInterval::Default,
         paths: Paths::Direct,
     };
     let audience = Audience {

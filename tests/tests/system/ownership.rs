@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use support::api::Client;
 use support::checker::{FaultKind, Report, State, check, takeovers};
+use support::nats::SyncInterval;
 use support::receiver::Answer;
 use support::run::{Audience, Paths, Plan, Progress, Run, Size};
 use tokio::time::sleep;
@@ -38,6 +39,7 @@ async fn run_of(dispatchers: usize) -> Run {
         dispatchers,
         ingests: 1,
         servers: 1,
+        sync: SyncInterval::Default,
         paths: Paths::Direct,
     };
     let audience = Audience {

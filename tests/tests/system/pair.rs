@@ -7,6 +7,7 @@ use serde_json::Value;
 use support::api::Client;
 use support::cluster::Tenant;
 use support::eventually::eventually;
+use support::nats::SyncInterval;
 use support::receiver::Receiver;
 use support::run::{Fleet, Paths, Size};
 
@@ -27,6 +28,7 @@ impl Pair {
             dispatchers: 2,
             ingests: 1,
             servers: 1,
+            sync: SyncInterval::Default,
             paths: Paths::Direct,
         };
         let fleet = Fleet::start(&size).await.unwrap();

@@ -58,8 +58,7 @@ pub enum Input {
     /// Time has passed, or more may be attempted than before.
     Tick,
     Configured(Rules),
-    /// What is pending at or below the sequence ends, since the configuration says so or since
-    /// EVENTS is about to drop it.
+    /// What is pending at or below ends: the configuration says so, or EVENTS is about to drop it.
     EndPending(Sequence, UnsentEnd),
     /// The webhook may be put to sleep: nothing has happened for a while.
     Rest,
