@@ -1,7 +1,7 @@
 # A thin face over cargo and deploy/tools. CARGO_TARGET_DIR is honoured, as cargo does.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check simulate chaos bench
+.PHONY: help demo test check simulate chaos bench api-fuzz
 
 help:
 	@echo 'make demo          one event of each kind, from callback to verified delivery; stays up until Ctrl-C'
@@ -11,6 +11,7 @@ help:
 	@echo 'make simulate      worlds under virtual time: SEEDS=100000 of them, or the one of SEED=n, which then tells what happened'
 	@echo 'make chaos         kill, pause and cut off real processes under load, and check the logs'
 	@echo '                   CHAOS="--scenario storm --scale 0.1" passes arguments (CHAOS=--help lists them)'
+	@echo 'make api-fuzz      call the management API by its own OpenAPI document, and check every answer'
 	@echo 'make bench         how fast it is, beside ceilings of the same round; wants the machine for itself'
 	@echo '                   BENCH="--only one,ten --rounds 1" passes arguments (BENCH=--help lists them)'
 
@@ -58,6 +59,14 @@ chaos:
 	cp "$$out/dispatcher" "$$out/dispatcher-no-lease" || exit 1; \
 	cargo build "$$@" || exit 1; \
 	exec cargo run -q --release -p system-tests --bin chaos -- $(CHAOS)
+
+# Bounded: some thousand calls, against services of its own on free ports.
+api-fuzz:
+	@NATS_SERVER=$$(deploy/tools/nats-server) || exit 1; \
+	export NATS_SERVER; \
+	deploy/tools/schemathesis || exit 1; \
+	cargo build -q -p ingest -p dispatcher -p system-tests --bins || exit 1; \
+	exec cargo run -q -p system-tests --bin api-fuzz
 
 # In the release profile. Five rounds of everything but the curves take less than 20 minutes.
 bench:

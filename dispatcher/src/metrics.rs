@@ -2,6 +2,7 @@
 
 use metrics::{Counter, Gauge, Histogram};
 use shared::domain::delivery::FailureKind;
+use shared::domain::replay::{ReplayOutcome, ReplayStep};
 use shared::telemetry::metrics::Registry;
 
 use crate::core::ownership::Predecessor;
@@ -47,6 +48,8 @@ pub(crate) struct DispatcherMetrics {
     pub accounts_projected: Counter,
     pub webhook_events: Counter,
     pub webhook_events_dropped: Counter,
+    replays_begun: Counter,
+    replay_attempts: [Counter; 3],
 }
 
 impl DispatcherMetrics {
@@ -203,6 +206,8 @@ impl DispatcherMetrics {
                 "carillon_dispatcher_webhook_events_dropped_total",
                 "Events about webhooks given up because too many waited to be published",
             ),
+            replays_begun: count("carillon_dispatcher_replays_total", "Replays begun"),
+            replay_attempts: replay_attempts(registry),
         }
     }
 
@@ -213,6 +218,22 @@ impl DispatcherMetrics {
             Predecessor::Released => released.increment(1),
             Predecessor::Dead(_) => dead.increment(1),
             Predecessor::Own => own.increment(1),
+        }
+    }
+
+    pub(crate) fn replay(&self, step: &ReplayStep) {
+        let [sent, failed, gone] = &self.replay_attempts;
+        match step {
+            ReplayStep::Begun { .. } => self.replays_begun.increment(1),
+            ReplayStep::Attempted(attempt) => match attempt.outcome {
+                ReplayOutcome::Sent { .. } => sent.increment(1),
+                ReplayOutcome::Failed { .. } => failed.increment(1),
+                ReplayOutcome::Gone => gone.increment(1),
+            },
+            ReplayStep::Counted { .. }
+            | ReplayStep::ProbeFailed { .. }
+            | ReplayStep::Cancelled { .. }
+            | ReplayStep::Ended { .. } => {}
         }
     }
 
@@ -235,6 +256,22 @@ fn takeovers(registry: &Registry) -> [Counter; 4] {
         of(&[("predecessor", "released")]),
         of(&[("predecessor", "dead")]),
         of(&[("predecessor", "own")]),
+    ]
+}
+
+fn replay_attempts(registry: &Registry) -> [Counter; 3] {
+    let of = |labels| {
+        let name = "carillon_dispatcher_replay_attempts_total";
+        registry.counter(
+            name,
+            "Events that replays had their turn at, by outcome",
+            labels,
+        )
+    };
+    [
+        of(&[("outcome", "sent")]),
+        of(&[("outcome", "failed")]),
+        of(&[("outcome", "gone")]),
     ]
 }
 

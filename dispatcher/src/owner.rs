@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::domain::journal::{EntryPlace, Links};
-use shared::ids::{PartitionId, ProjectId, Sequence, WebhookId};
+use shared::domain::replay::ReplaySelection;
+use shared::domain::state::Replay;
+use shared::ids::{PartitionId, ProjectId, ReplayId, Sequence, WebhookId};
 use shared::nats::requests;
 use shared::nats::{Nats, Unavailable};
+use shared::time::Timestamp;
+use utoipa::ToSchema;
 
+use crate::api::openapi::terms;
 use crate::core::overview::{Overview, Span};
 use crate::core::standing::Standing;
 
@@ -29,6 +34,10 @@ pub(crate) enum Question {
     Standings { project: ProjectId, sequence: u64 },
     /// How many attempts of each have failed in a row, as far as JOURNAL says?
     ConsecutiveFailures { webhooks: Vec<WebhookId> },
+    Replay {
+        webhook: WebhookId,
+        question: ReplayQuestion,
+    },
 }
 
 impl Question {
@@ -39,9 +48,32 @@ impl Question {
             Self::Overview { .. }
             | Self::LastAttempt { .. }
             | Self::Standings { .. }
-            | Self::ConsecutiveFailures { .. } => true,
+            | Self::ConsecutiveFailures { .. }
+            | Self::Replay { .. } => true,
         }
     }
+}
+
+/// What is asked about the replays of one webhook.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayQuestion {
+    /// Begin one. Asked again, it is answered with the one that there is.
+    Begin {
+        replay: ReplayId,
+        selection: ReplaySelection,
+    },
+    /// How many events would one match that began now?
+    DryRun {
+        selection: ReplaySelection,
+    },
+    Cancel {
+        replay: ReplayId,
+    },
+    Get {
+        replay: ReplayId,
+    },
+    List,
 }
 
 /// The answer to the question of the same name.
@@ -58,6 +90,7 @@ pub(crate) enum Answer {
     Overview(Box<Overview>),
     LastAttempt(LastAttempt),
     Standings(Vec<(WebhookId, Standing)>),
+    Replay(ReplayAnswer),
 }
 
 /// Sequence of a pack, and index among its entries.
@@ -89,6 +122,76 @@ impl From<LastAttempt> for Links {
         Self {
             entry: last.entry.map(place),
             failure: last.failure.map(place),
+        }
+    }
+}
+
+/// What is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayAnswer {
+    Replay(ReplayShown),
+    /// Ascending by id.
+    List(Vec<ReplayShown>),
+    Matched(u64),
+    /// There is no such replay, or no such webhook any more.
+    Unknown,
+    /// It cannot be begun, and why.
+    Conflict(String),
+}
+
+/// A replay as the API shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Replay)]
+pub(crate) struct ReplayShown {
+    #[schema(value_type = terms::ReplayId)]
+    pub id: ReplayId,
+    pub status: ReplayStatus,
+    pub matched: u64,
+    pub sent: u64,
+    pub failed: u64,
+    pub gone: u64,
+    pub cancelled: u64,
+    pub pending: u64,
+    #[schema(value_type = terms::Time)]
+    pub created_at: Timestamp,
+    #[schema(value_type = Option<terms::Time>, required)]
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayStatus {
+    /// It is not known yet how many events it matches.
+    Counting,
+    Running,
+    Completed,
+    Cancelled,
+}
+
+/// How long an owner works on an answer about replays; what takes longer is declined.
+pub(crate) const REPLAY_ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+impl ReplayShown {
+    pub(crate) fn of(id: ReplayId, replay: &Replay) -> Self {
+        let status = match (replay.ended_at, replay.is_cancelled, replay.is_counted) {
+            (Some(_), true, _) => ReplayStatus::Cancelled,
+            (Some(_), false, _) => ReplayStatus::Completed,
+            (None, _, true) => ReplayStatus::Running,
+            (None, _, false) => ReplayStatus::Counting,
+        };
+        let ledger = replay.ledger;
+        Self {
+            id,
+            status,
+            matched: ledger.matched,
+            sent: ledger.sent,
+            failed: ledger.failed,
+            gone: ledger.gone,
+            cancelled: ledger.cancelled,
+            pending: ledger.pending(),
+            created_at: replay.begun_at,
+            ended_at: replay.ended_at,
         }
     }
 }

@@ -195,6 +195,7 @@ impl World {
                 Effect::ReadBacklog { after, known } => self.ask(false, after, known),
                 Effect::ReadAgain { after, through } => self.ask(true, after, through),
                 Effect::WakeAt(_) => {}
+                Effect::Replay(effect) => panic!("nobody asked for a replay: {effect:?}"),
             }
         }
         assert!(self.core.in_flight() <= usize::from(self.policy.max_in_flight));

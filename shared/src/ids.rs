@@ -127,6 +127,8 @@ id!(/// A webhook's signing secret.
     SecretId, "sec_");
 id!(/// An API key.
     KeyId, "key_");
+id!(/// One request to send events of a webhook again.
+    ReplayId, "rpl_");
 id!(/// A running process of either service.
     ReplicaId, "rep_");
 

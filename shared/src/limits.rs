@@ -67,3 +67,18 @@ pub const DECODE_BYTES_MAX: usize = 16 << 20;
 pub const STATE_BYTES_MAX: usize = 256 << 20;
 /// Webhooks of one project.
 pub const WEBHOOKS_PER_PROJECT_MAX: usize = 100_000;
+/// Events that one replay may name.
+pub const REPLAY_EVENT_IDS_MAX: usize = 1_000;
+/// Replays of one webhook that have not ended; each remembers what had ended when it began.
+pub const REPLAYS_ACTIVE_MAX: usize = 4;
+/// Replays of one webhook that can be asked for, those that have ended included.
+pub const REPLAYS_KEPT_MAX: usize = 100;
+/// How long one that has ended can be asked for.
+pub const REPLAYS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+/// Events of a replay that are held in memory, at about 50 bytes each; what is beyond is read again.
+pub const REPLAY_WINDOW_MAX: usize = 10_000;
+/// Deactivations of one webhook whose deliveries a replay can still find.
+pub const DEACTIVATIONS_KEPT_MAX: usize = 4;
+/// Configurations of one webhook that are remembered though nothing pending was accepted by them:
+/// a replay finds what was owed by these.
+pub const APPLIED_KEPT_MAX: usize = 16;

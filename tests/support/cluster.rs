@@ -304,6 +304,10 @@ impl Cluster {
         )
     }
 
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
     /// A new project with an API key.
     pub async fn tenant(&self, name: &str) -> Result<Tenant> {
         Tenant::create(&self.admin()?, name).await

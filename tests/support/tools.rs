@@ -48,6 +48,17 @@ pub fn python() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A Python that has schemathesis.
+pub fn schemathesis() -> Result<PathBuf> {
+    let path = workspace().join(".tools/schemathesis/bin/python3");
+    ensure!(
+        path.is_file(),
+        "{} is missing; run `make api-fuzz`, or deploy/tools/schemathesis, which makes it",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// Node, and the folder that has the official verifier in its `node_modules`.
 pub fn node() -> Result<(PathBuf, PathBuf)> {
     let Some(node) = on_path("node") else {

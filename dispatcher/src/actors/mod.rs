@@ -10,6 +10,7 @@
 //! the stream instead.
 
 pub(crate) mod announcer;
+mod backlog;
 pub(crate) mod children;
 mod counting;
 mod expiring;
@@ -18,10 +19,13 @@ mod horizon;
 pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod log;
+mod metering;
 pub(crate) mod node;
 pub(crate) mod partition;
 pub(crate) mod projector;
 pub(crate) mod questions;
+mod replaying;
+pub(crate) mod replays;
 pub(crate) mod shared_state;
 mod snapshots;
 mod supervision;

@@ -29,6 +29,7 @@ use super::log::PartitionLog;
 use super::partition::{PartitionActor, RegistryMoved, TailStretch};
 use super::projector::{Projector, ProjectorCommand, Target};
 use super::questions;
+use super::replays;
 use super::shared_state::Replica;
 use super::webhook::Halt;
 use crate::core::ownership::{Effect, Holding, Input, Living, Ownership, TakeFailure};
@@ -248,14 +249,19 @@ impl Node {
             Rc::clone(&log),
             cursor,
         )));
-        let answers = questions::answer_all(replica, Rc::clone(&log));
+        let address = actor.start();
+        let answering = replays::Owned {
+            address: address.clone(),
+            log: Rc::clone(&log),
+        };
+        let answers = actix_rt::spawn(questions::answer_all(replica, answering));
         let owned = Owned {
-            address: actor.start(),
+            address,
             log,
             epoch,
             handed: self.known,
             is_leaving: false,
-            answers: actix_rt::spawn(answers),
+            answers,
         };
         self.partitions.insert(partition, owned);
     }

@@ -160,7 +160,7 @@ impl PartitionActor {
         }
     }
 
-    /// Starts the webhook's actor if it owes something and has none. `idle_through`: nothing that
+    /// Starts the webhook's actor if it owes something or has a replay at work, and has none. `idle_through`: nothing that
     /// it owes lies at or below.
     pub(super) fn wake(
         &mut self,
@@ -169,12 +169,26 @@ impl PartitionActor {
         ctx: &mut Context<Self>,
     ) {
         let id = webhook.id;
+        let is_replaying = self.log.look(|commits| {
+            let told = commits.state().webhooks.get(&id);
+            told.is_some_and(|told| told.replays.is_active())
+        });
+        let idle = self.idle_through(id);
+        if idle.is_none() || is_replaying {
+            self.begin(webhook, idle_through.or(idle), ctx);
+        }
+    }
+
+    /// Starts the webhook's actor if it has none and may have one.
+    pub(super) fn begin(
+        &mut self,
+        webhook: &Arc<Webhook>,
+        idle_through: Option<Sequence>,
+        ctx: &mut Context<Self>,
+    ) {
+        let id = webhook.id;
         let now = self.log.now();
-        let owes = self.log.look(|commits| commits.pending(id)) > 0;
-        if !owes
-            || self.counting.contains(&id)
-            || !self.children.may_start(id, now, self.log.stored())
-        {
+        if self.counting.contains(&id) || !self.children.may_start(id, now, self.log.stored()) {
             return;
         }
         let Some(rules) = self.rules(webhook) else {

@@ -8,7 +8,7 @@ use shared::ids::Sequence;
 use shared::nats::requests::{self, Questions};
 use tokio::sync::Semaphore;
 
-use super::log::PartitionLog;
+use super::replays::{self, Declined, Owned};
 use super::shared_state::Replica;
 use super::told::{overview, standings};
 use crate::owner::{Answer, Question};
@@ -20,8 +20,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Answers until it is aborted.
-pub(crate) async fn answer_all(replica: Rc<Replica>, log: Rc<PartitionLog>) {
-    let partition = log.partition;
+pub(crate) async fn answer_all(replica: Rc<Replica>, owned: Owned) {
+    let partition = owned.log.partition;
     let turns = Arc::new(Semaphore::new(ANSWERS_AT_ONCE));
     loop {
         match Questions::of(&replica.nats, partition).await {
@@ -29,9 +29,9 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, log: Rc<PartitionLog>) {
                 while let Ok(turn) = Arc::clone(&turns).acquire_owned().await
                     && let Some(question) = questions.next().await
                 {
-                    let (replica, log) = (Rc::clone(&replica), Rc::clone(&log));
+                    let (replica, owned) = (Rc::clone(&replica), owned.clone());
                     actix_rt::spawn(async move {
-                        answer(&replica, &log, question).await;
+                        answer(&replica, &owned, question).await;
                         drop(turn);
                     });
                 }
@@ -42,7 +42,8 @@ pub(crate) async fn answer_all(replica: Rc<Replica>, log: Rc<PartitionLog>) {
     }
 }
 
-async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Question) {
+async fn answer(replica: &Replica, owned: &Owned, question: requests::Question) {
+    let log = &owned.log;
     let Ok(asked) = serde_json::from_slice::<Question>(question.body()) else {
         // A later release asks what this one does not know.
         question.decline("the question is not understood").await;
@@ -103,6 +104,16 @@ async fn answer(replica: &Replica, log: &Rc<PartitionLog>, question: requests::Q
             });
             Answer::ConsecutiveFailures { counts }
         }
+        Question::Replay {
+            webhook,
+            question: asked,
+        } => match replays::answer(replica, owned, webhook, asked).await {
+            Ok(answer) => Answer::Replay(answer),
+            Err(Declined(reason)) => {
+                question.decline(reason).await;
+                return;
+            }
+        },
     };
     match serde_json::to_vec(&answer) {
         Ok(body) => question.answer(body.into()).await,

@@ -10,12 +10,11 @@ use actix::{
     Actor, ActorContext as _, AsyncContext as _, Context, Handler, Recipient, SpawnHandle,
 };
 use shared::domain::event::Event;
-use shared::domain::journal::{JournalEntry, UnsentEnd};
 use shared::domain::webhook::Webhook;
-use shared::ids::{PartitionId, Sequence, WebhookId};
-use shared::nats::bounds;
+use shared::ids::{PartitionId, ReplayId, Sequence, WebhookId};
 use shared::subjects;
 
+use super::backlog::{READ_RETRY, read_backlog};
 use super::children::Ended;
 use super::log::{GateOpened, PartitionLog};
 use super::shared_state::{FRESH, Replica};
@@ -23,7 +22,7 @@ use crate::core::classify::ConfigHistory;
 use crate::core::commits::Owed;
 use crate::core::delivery::{
     Attempt, AttemptOutcome, Context as StepContext, Deliveries, Effect, Finished, Input, Offer,
-    Rules,
+    ReplayInput, Rules,
 };
 use crate::core::partition::{Stretch, owed};
 use crate::io::events::{self, Fetched};
@@ -31,17 +30,15 @@ use crate::io::sender::{self, Sent};
 
 /// Offers that may wait; beyond, the webhook reads the stream.
 const MAILBOX: usize = 32;
-/// After a read that JetStream did not answer.
-const READ_RETRY: Duration = Duration::from_millis(500);
 /// How often an actor looks whether it has had nothing to do since the last time.
 const REST_LOOK: Duration = Duration::from_secs(20);
 
 pub(crate) struct WebhookActor {
-    replica: Rc<Replica>,
-    log: Rc<PartitionLog>,
-    webhook: Arc<Webhook>,
-    history: ConfigHistory,
-    core: Deliveries,
+    pub(super) replica: Rc<Replica>,
+    pub(super) log: Rc<PartitionLog>,
+    pub(super) webhook: Arc<Webhook>,
+    pub(super) history: ConfigHistory,
+    pub(super) core: Deliveries,
     /// Of live events that wait for their first attempt, within the replica's budget.
     bodies: HashMap<Sequence, Arc<Event>>,
     wake: Option<SpawnHandle>,
@@ -51,11 +48,11 @@ pub(crate) struct WebhookActor {
     /// Attempts of this incarnation, which may outlive it.
     under_way: Rc<Cell<usize>>,
     /// Messages from the partition.
-    received: u64,
+    pub(super) received: u64,
     /// How many there were at the last look.
     received_at_look: u64,
     /// Ordinal of the last entry that was pushed.
-    pushed: u64,
+    pub(super) pushed: u64,
     rested: Recipient<Rested>,
     ended: Recipient<Ended>,
 }
@@ -114,16 +111,24 @@ pub(crate) struct Halt;
 
 #[derive(Debug, actix::Message)]
 #[rtype(result = "()")]
-struct AttemptDone {
+pub(super) struct AttemptDone {
     sequence: Sequence,
-    sent: Sent,
+    pub(super) sent: Sent,
     /// Of the event that was sent, for the end-to-end latency.
-    published_at: Option<shared::time::Timestamp>,
+    pub(super) published_at: Option<shared::time::Timestamp>,
 }
 
 #[derive(Debug, actix::Message)]
 #[rtype(result = "()")]
 struct ReadDone(Option<Stretch>, Purpose);
+
+/// What an attempt sends.
+pub(super) struct Sending {
+    pub sequence: Sequence,
+    pub replay: Option<ReplayId>,
+    /// Otherwise it is read now.
+    pub body: Option<Arc<Event>>,
+}
 
 /// Which of the core's two reads.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +159,7 @@ impl WebhookActor {
         }
     }
 
-    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+    pub(super) fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let now = self.log.now();
         let before = self.core.in_flight();
         let gate_is_open = self.log.gate_is_open(now) && !self.replica.draining.get();
@@ -163,7 +168,10 @@ impl WebhookActor {
             jitter: shared::random::number(),
             allowance: if gate_is_open {
                 // What this input frees is free for its successor.
-                let freed = usize::from(matches!(input, Input::Finished(_)));
+                let freed = usize::from(matches!(
+                    input,
+                    Input::Finished(_) | Input::Replay(ReplayInput::Finished(_))
+                ));
                 self.replica.slots.allowance(before.saturating_sub(freed))
             } else {
                 0
@@ -194,6 +202,7 @@ impl WebhookActor {
             }
             Effect::ReadBacklog { after, known } => self.read(after, known, Purpose::Backlog, ctx),
             Effect::ReadAgain { after, through } => self.read(after, through, Purpose::Again, ctx),
+            Effect::Replay(effect) => self.perform_replay(effect, ctx),
             Effect::WakeAt(at) => {
                 if let Some(handle) = self.wake.take() {
                     ctx.cancel_future(handle);
@@ -209,7 +218,28 @@ impl WebhookActor {
 
     /// Runs beside the actor, not in its context, which would poll every attempt at each wake.
     fn attempt(&mut self, attempt: Attempt, ctx: &mut Context<Self>) {
-        let body = self.take_body(attempt.sequence);
+        let sequence = attempt.sequence;
+        let sending = Sending {
+            sequence,
+            replay: None,
+            body: self.take_body(sequence),
+        };
+        self.run(sending, ctx, move |sent, published_at| AttemptDone {
+            sequence,
+            sent,
+            published_at,
+        });
+    }
+
+    pub(super) fn run<M>(
+        &self,
+        sending: Sending,
+        ctx: &mut Context<Self>,
+        done: impl FnOnce(Sent, Option<shared::time::Timestamp>) -> M + 'static,
+    ) where
+        Self: Handler<M>,
+        M: actix::Message<Result = ()> + Send + 'static,
+    {
         let replica = Rc::clone(&self.replica);
         let webhook = Arc::clone(&self.webhook);
         // Held by the attempt alone: an actor that held itself would never end.
@@ -220,18 +250,14 @@ impl WebhookActor {
         under_way.set(under_way.get() + 1);
         log.attempts_moved(0, 1);
         actix_rt::spawn(async move {
-            let (sent, published_at) = run_attempt(&replica, &log, &webhook, attempt, body).await;
+            let (sent, published_at) = run_attempt(&replica, &log, &webhook, sending).await;
             replica.metrics.attempts_in_flight.decrement(1.0);
             under_way.set(under_way.get().saturating_sub(1));
             #[expect(
                 clippy::disallowed_methods,
                 reason = "a reply; bounded by max_in_flight"
             )]
-            own.do_send(AttemptDone {
-                sequence: attempt.sequence,
-                sent,
-                published_at,
-            });
+            own.do_send(done(sent, published_at));
             // Only now: whoever waits for the last attempt waits for its outcome.
             log.attempts_moved(1, 0);
         });
@@ -250,28 +276,7 @@ impl WebhookActor {
         let (log, webhook) = (Rc::clone(&self.log), self.webhook.id);
         replica.metrics.backlog_reads.increment(1);
         actix_rt::spawn(async move {
-            // Closed never: the replica holds it.
-            let _turn = replica.backlog_turns.acquire().await;
-            let read =
-                events::stretch(&replica.nats, &replica.metrics, &filter, after, known).await;
-            let dropped = bounds(&replica.nats.events)
-                .await
-                .map(|(first, _)| first.previous());
-            let stretch = match read.and_then(|stretch| Ok((stretch, dropped?))) {
-                // What is pending there must end before it is passed over.
-                Ok((_, dropped)) if after < dropped && log.owes(webhook) => {
-                    replica.horizon.set(replica.horizon.get().max(dropped));
-                    tokio::time::sleep(READ_RETRY).await;
-                    None
-                }
-                Ok((stretch, _)) => Some(stretch),
-                Err(error) => {
-                    log.note(&error);
-                    tracing::debug!(%error, "a backlog was not read");
-                    tokio::time::sleep(READ_RETRY).await;
-                    None
-                }
-            };
+            let stretch = read_backlog(&replica, &log, webhook, &filter, (after, known)).await;
             #[expect(clippy::disallowed_methods, reason = "a reply; one read at a time")]
             own.do_send(ReadDone(stretch, purpose));
         });
@@ -314,76 +319,8 @@ impl WebhookActor {
         }
     }
 
-    fn partition(&self) -> PartitionId {
+    pub(super) fn partition(&self) -> PartitionId {
         self.log.partition
-    }
-
-    /// What attempts took; what became of deliveries is counted by [`Self::count_entry`].
-    fn count_attempt(&self, done: &AttemptDone) {
-        let metrics = &self.replica.metrics;
-        let sent = &done.sent;
-        match &sent.outcome {
-            AttemptOutcome::Delivered { .. } => {
-                metrics.attempt_seconds.record(sent.latency.as_secs_f64());
-                if let Some(published_at) = done.published_at {
-                    let latency_ms = i64::try_from(sent.latency.as_millis()).unwrap_or(0);
-                    let ended = sent.started_at.plus_millis(latency_ms);
-                    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a latency")]
-                    let seconds = ended.millis_since(published_at).max(0) as f64 / 1_000.0;
-                    metrics.end_to_end_seconds.record(seconds);
-                }
-            }
-            AttemptOutcome::Failed { failure, .. } => {
-                metrics.failed_attempt(failure.kind);
-                metrics.attempt_seconds.record(sent.latency.as_secs_f64());
-                tracing::info!(
-                    webhook.id = %self.webhook.id,
-                    partition = self.partition().0,
-                    error = failure.kind.as_str(),
-                    status = failure.status,
-                    "an attempt failed"
-                );
-            }
-            AttemptOutcome::Gone(_) | AttemptOutcome::NotStarted => {}
-        }
-    }
-
-    /// Ends of deliveries, each once: when its entry is on its way into JOURNAL.
-    fn count_entry(&self, entry: &JournalEntry) {
-        let metrics = &self.replica.metrics;
-        match entry {
-            JournalEntry::Delivered { .. } => metrics.delivered.increment(1),
-            JournalEntry::Exhausted { .. }
-            | JournalEntry::Ended {
-                end: UnsentEnd::Exhausted(_),
-                ..
-            } => metrics.exhausted.increment(1),
-            JournalEntry::Ended {
-                end: UnsentEnd::Skipped(_),
-                ..
-            } => metrics.skipped.increment(1),
-            JournalEntry::BreakerOpened { .. } => {
-                metrics.breakers_opened.increment(1);
-                tracing::warn!(webhook.id = %self.webhook.id, "the endpoint is taken to be down");
-            }
-            JournalEntry::BreakerClosed { .. } => {
-                tracing::info!(webhook.id = %self.webhook.id, "the endpoint answers again");
-            }
-            JournalEntry::Deactivated { reason, .. } => {
-                metrics.webhooks_deactivated.increment(1);
-                tracing::warn!(webhook.id = %self.webhook.id, ?reason, "the webhook is deactivated");
-            }
-            // How many end by these is known when they are packed.
-            JournalEntry::PendingEnded { .. }
-            | JournalEntry::AttemptFailed { .. }
-            | JournalEntry::ProbeFailed { .. }
-            | JournalEntry::ConfigApplied { .. }
-            | JournalEntry::CountedBack { .. }
-            | JournalEntry::Quarantined { .. }
-            | JournalEntry::Settled { .. }
-            | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => {}
-        }
     }
 
     /// Says that it may be let go, if nothing has happened since the last look.
@@ -410,19 +347,18 @@ async fn run_attempt(
     replica: &Replica,
     log: &PartitionLog,
     webhook: &Webhook,
-    attempt: Attempt,
-    body: Option<Arc<Event>>,
+    sending: Sending,
 ) -> (Sent, Option<shared::time::Timestamp>) {
     let unsent = |outcome| Sent {
         started_at: replica.clock.now(),
         latency: Duration::ZERO,
         outcome,
     };
-    let event = match body {
+    let event = match sending.body {
         Some(event) => event,
         None => {
             replica.metrics.events_fetched.increment(1);
-            match events::fetch(&replica.nats, attempt.sequence).await {
+            match events::fetch(&replica.nats, sending.sequence).await {
                 Ok(Fetched::Event(event)) => event,
                 Ok(Fetched::Gone(end)) => return (unsent(AttemptOutcome::Gone(end)), None),
                 Err(error) => {
@@ -451,7 +387,8 @@ async fn run_attempt(
         return (unsent(AttemptOutcome::NotStarted), None);
     }
     let clock = replica.clock.as_ref();
-    let send = sender::send(&replica.client, clock, webhook, data_key, &event);
+    let replay = sending.replay;
+    let send = sender::send(&replica.client, clock, webhook, data_key, &event, replay);
     let mut send = std::pin::pin!(send);
     let sent = match tokio::time::timeout(FRESH, &mut send).await {
         Ok(sent) => sent,

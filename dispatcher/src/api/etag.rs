@@ -6,12 +6,23 @@ use std::future::{Ready, ready};
 use actix_web::http::header::IF_MATCH;
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use shared::ids::Sequence;
+use utoipa::IntoParams;
 
 use super::error::ApiError;
 
 /// The tag of a thing whose last entry has this sequence.
 pub(crate) fn etag(sequence: Sequence) -> String {
     format!("\"{sequence}\"")
+}
+
+/// The header in documents.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(crate) struct IfMatchHeader {
+    /// `ETag` of the version that is to be changed; 412 when it is another one by now.
+    #[param(rename = "If-Match", nullable = false)]
+    tags: Option<String>,
 }
 
 /// The `If-Match` header, if there is one.

@@ -85,6 +85,11 @@ impl Fields {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_members(self) -> Map<String, Value> {
+        self.members
+    }
+
     /// `None` when the field is missing, null or at fault, which [`Self::finish`] reports.
     pub(crate) fn required<T>(
         &mut self,

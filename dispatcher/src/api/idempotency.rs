@@ -14,12 +14,30 @@ use serde::{Deserialize, Serialize};
 use shared::nats::idempotency::{Claim, claim};
 use shared::problem::Problem;
 use shared::secret::hash_bytes;
+use utoipa::IntoParams;
 
 use super::error::ApiError;
 use super::fields::Digest;
 use crate::app::App;
 
 const KEY_BYTES_MAX: usize = 255;
+
+/// The header in documents.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(crate) struct IdempotencyHeader {
+    /// Visible ASCII. A call that is repeated with the same key and body within 24 hours makes one
+    /// thing, and is answered with that.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[ -~]+$",
+        nullable = false
+    )]
+    key: Option<String>,
+}
 
 /// The header, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ mod fields;
 mod hr_on;
 mod idempotency;
 mod open_app;
+pub(crate) mod openapi;
 mod owner;
 mod page;
 mod time_range;
@@ -71,8 +72,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
     let hr_on = web::scope("/hr-on/v1").configure(hr_on::configure);
     let hr_on = hr_on.wrap(from_fn(finish)).wrap(from_fn(hr_on::speak));
     config
+        // What is no text names nothing; actix would answer that in words of its own.
+        .app_data(web::PathConfig::default().error_handler(|_, _| ApiError::not_found().into()))
         .service(v1.wrap(from_fn(finish)))
         .service(hr_on)
+        .configure(openapi::configure)
         .default_service(web::to(not_found));
 }
 

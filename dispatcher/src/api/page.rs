@@ -12,6 +12,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::error::ApiError;
 
@@ -26,23 +27,29 @@ pub(crate) struct Page<I> {
 }
 
 /// A page as it is answered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,
     /// Cursor of the next page; null on the last.
+    #[schema(required)]
     pub(crate) next: Option<String>,
 }
 
 /// Texts, so that a malformed number is told in our words.
-#[derive(Deserialize)]
-struct Query {
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// Items on the page.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100, default = 20, nullable = false)]
     limit: Option<String>,
+    /// `next` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 impl<I: Copy + Ord + Display + FromStr> Page<I> {
     fn from_query(query: &str) -> Result<Self, ApiError> {
-        let query = web::Query::<Query>::from_query(query)
+        let query = web::Query::<PageQuery>::from_query(query)
             .map_err(|_| ApiError::bad_request("limit and cursor may be given once each"))?;
         let limit = match &query.limit {
             None => LIMIT_DEFAULT,

@@ -43,6 +43,11 @@ impl RateLimit {
         }
     }
 
+    /// An attempt that is neither new nor a retry.
+    pub fn started_again(&mut self, now: Timestamp) {
+        self.started(now, self.last_was_retry);
+    }
+
     fn advance(&mut self, now: Timestamp) {
         let bucket = now.as_millis().div_euclid(BUCKET_MS);
         let passed = usize::try_from(bucket - self.bucket).unwrap_or(0);

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod handshake;
 pub(crate) mod journal;
 pub(crate) mod recovery;
+pub(crate) mod replays;
 pub(crate) mod sender;
 pub(crate) mod takeover;
 pub(crate) mod trial;

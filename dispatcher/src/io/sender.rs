@@ -12,7 +12,7 @@ use shared::domain::journal::{Failure, SkipReason, UnsentEnd};
 use shared::domain::registry::{SEALED_ANSWER, seal_context};
 use shared::domain::webhook::{Dialect, Webhook};
 use shared::http_client::GuardedClient;
-use shared::ids::EventId;
+use shared::ids::{EventId, ReplayId};
 use shared::secret::DataKey;
 use shared::time::{Clock, Timestamp};
 
@@ -21,6 +21,7 @@ use crate::core::delivery::AttemptOutcome;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const REPLAY: HeaderName = HeaderName::from_static("carillon-replay");
 const HR_ON_TOKEN: HeaderName = HeaderName::from_static(hr_on::TOKEN_HEADER);
 const STACKONE_SIGNATURE: HeaderName = HeaderName::from_static(stackone::SIGNATURE_HEADER);
 
@@ -35,13 +36,15 @@ pub(crate) struct Sent {
 
 /// Sends `event` to the endpoint as it is configured now. The outcome is fixed at the response
 /// head (`protocol.md`, rule 15); what follows of the answer only decides what is kept of it.
-/// The project's `data_key` is looked up for failures alone.
+/// The project's `data_key` is looked up for failures alone. `replay`: on whose behalf it is sent
+/// once more.
 pub(crate) async fn send(
     client: &GuardedClient,
     clock: &dyn Clock,
     webhook: &Webhook,
     data_key: impl FnOnce() -> Option<Arc<DataKey>>,
     event: &Event,
+    replay: Option<ReplayId>,
 ) -> Sent {
     let started_at = clock.now();
     let started = clock.elapsed();
@@ -56,9 +59,15 @@ pub(crate) async fn send(
         )));
     };
     // The entry that names who signs now is on its way here.
-    let Some(headers) = headers(webhook, event.id, started_at, &body) else {
+    let Some(mut headers) = headers(webhook, event.id, started_at, &body) else {
         return unsent(AttemptOutcome::NotStarted);
     };
+    // Ours, whatever static headers the webhook has.
+    if let Some(replay) = replay
+        && let Ok(value) = HeaderValue::from_str(&replay.to_string())
+    {
+        headers.insert(REPLAY, value);
+    }
     let timeout = Duration::from_millis(u64::from(webhook.definition.policy.timeout_ms));
     let sent = client
         .send(&webhook.endpoint.url, headers, body, timeout)

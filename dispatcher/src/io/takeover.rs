@@ -119,7 +119,8 @@ fn hold_ends_until(state: &PartitionState, claim: &Claim, now: Timestamp) -> Tim
     if claim.after.map(|held| held.epoch) == released {
         Timestamp::default()
     } else {
-        now.plus_millis(ATTEMPT_MS_MAX)
+        // In the partition's time, which is ahead of the wall clock if a predecessor's was.
+        now.max(state.now).plus_millis(ATTEMPT_MS_MAX)
     }
 }
 

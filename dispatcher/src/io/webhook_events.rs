@@ -48,7 +48,8 @@ pub(crate) fn webhook_event(
         | JournalEntry::ProbeFailed { .. }
         | JournalEntry::Settled { .. }
         | JournalEntry::AccountsProjected { .. }
-        | JournalEntry::Released => return None,
+        | JournalEntry::Released
+        | JournalEntry::Replay { .. } => return None,
     };
     let event_type = EventType::parse(&format!("webhook.{action}")).ok()?;
     let record_id = told.webhook.to_string();

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dispatcher::core::delivery::Attempt;
+use dispatcher::core::delivery::{Attempt, ReplayTurn};
 use shared::codec;
 use shared::domain::journal::Pack;
 use shared::domain::policy::Ordering;
@@ -61,6 +61,26 @@ impl Checker {
             .map(|(id, sequence, delivery)| format!("{id} {sequence} {delivery:?}"))
             .collect();
         format!("{} ({})", self.pending(), pending.join("; "))
+    }
+
+    /// Those that nothing holds up any more.
+    pub(crate) fn replays_at_work(&self, registry: &Registry) -> usize {
+        let webhooks = self.model.webhooks.values();
+        webhooks.map(|told| told.replays_at_work(registry)).sum()
+    }
+
+    pub(crate) fn describe_replays(&self) -> Vec<String> {
+        let webhooks = self.reference.webhooks.iter();
+        let active = webhooks.filter(|(_, told)| told.replays.is_active());
+        active
+            .map(|(id, told)| {
+                let (replays, health) = (&told.replays, told.health);
+                format!(
+                    "{id}: {:?}, {:?}, {health:?}",
+                    replays.active, replays.known
+                )
+            })
+            .collect()
     }
 
     pub(crate) fn classified(&self) -> u64 {
@@ -167,6 +187,7 @@ impl Checker {
                     "attempts of {sequence}"
                 );
             }
+            model.compare_replays(&told.replays);
             assert_eq!(
                 told.health.is_open(),
                 model.breaker_is_open,
@@ -256,6 +277,11 @@ impl Checker {
             .entry(key)
             .or_default()
             .push(decision);
+        Self::counts_as_start(world, epoch, webhook, now);
+    }
+
+    /// Whatever it is an attempt of: the rate holds, and the webhook may be sent to.
+    fn counts_as_start(world: &mut World, epoch: u64, webhook: WebhookId, now: Timestamp) {
         let starts = world.checker.starts.entry((epoch, webhook)).or_default();
         starts.push(now);
         if let Some(limit) = Policies::of(world, webhook).rate {
@@ -282,6 +308,19 @@ impl Checker {
         }
     }
 
+    /// The core starts an attempt of a replay.
+    pub(crate) fn replayed(
+        world: &mut World,
+        epoch: u64,
+        webhook: WebhookId,
+        turn: ReplayTurn,
+        (now, is_amiss): (Timestamp, bool),
+    ) {
+        world.note(|| format!("decided {webhook} {turn:?}"));
+        assert!(!is_amiss, "a replay while the breaker is open: {turn:?}");
+        Self::counts_as_start(world, epoch, webhook, now);
+    }
+
     /// A POST leaves its sender.
     pub(crate) fn sent(world: &mut World, index: usize, host: &Host) {
         let post = world.posts[index].clone();
@@ -293,6 +332,7 @@ impl Checker {
             "a deposed owner sends: {post:?}"
         );
         world.checker.last_sender = epoch;
+        let is_replay = post.replay.is_some();
         let policies = Policies::of(world, id);
         let earlier = &world.posts[..index];
         let mut under_way = 0;
@@ -302,7 +342,7 @@ impl Checker {
         {
             let is_success = other.ended.is_some_and(|(_, success)| success);
             assert!(
-                other.sequence != sequence || !is_success,
+                other.sequence != sequence || !is_success || other.replay.is_some() || is_replay,
                 "sent again after a success in the same epoch: {post:?}"
             );
             if other.ended.is_some() {
@@ -321,9 +361,10 @@ impl Checker {
         );
         let known = world.checker.model.webhooks.get(&id);
         if let Some(delivery) = known.and_then(|known| known.deliveries.get(&sequence)) {
-            assert!(
-                delivery.end.is_none(),
-                "sent after its end: {post:?}, {delivery:?}"
+            assert_eq!(
+                delivery.end.is_some(),
+                is_replay,
+                "whether its delivery has ended: {post:?}, {delivery:?}"
             );
         }
     }
@@ -336,6 +377,9 @@ impl Checker {
         let event = world.events.get(sequence).expect("of an event");
         let decided = world.registry.latest()[&id].1.project;
         assert_eq!(event.project, decided, "another project's event: {post:?}");
+        if post.replay.is_some() {
+            return;
+        }
         if !world.checker.arrived.insert((id, sequence)) {
             return;
         }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use dispatcher::core::classify::ConfigHistory;
 use dispatcher::core::commits::Owed;
 use dispatcher::core::delivery::{
-    Attempt, AttemptOutcome, Context, Deliveries, Effect, Finished, Input, Offer, Rules,
+    Attempt, AttemptOutcome, Context, Deliveries, Effect, Finished, Input, Offer, ReplayInput,
+    ReplayTurn, Replayed, Rules,
 };
 use dispatcher::core::partition::{Stretch, owed};
 use shared::domain::delivery::FailureKind;
 use shared::domain::journal::{ExhaustReason, Failure, UnsentEnd};
 use shared::domain::webhook::Webhook;
-use shared::ids::Sequence;
+use shared::ids::{ReplayId, Sequence};
 use shared::time::Timestamp;
 
 use crate::checker::Checker;
@@ -21,7 +22,7 @@ use crate::replica::{Host, OwnerWake, Wake};
 use crate::settings::Plant;
 use crate::world::{Happening, Post, World};
 
-const READ_RETRY_MS: i64 = 500;
+pub(crate) const READ_RETRY_MS: i64 = 500;
 const REST_LOOK_MS: i64 = 20_000;
 /// Attempts that may start in one step.
 const ALLOWANCE: usize = 8;
@@ -40,6 +41,7 @@ pub(crate) enum Message {
         known: Sequence,
     },
     GateOpened,
+    Replay(ReplayInput),
 }
 
 #[derive(Clone, Debug)]
@@ -50,8 +52,11 @@ pub(crate) enum ChildWake {
     RestLook(u64),
     Read(Purpose, Sequence, Sequence),
     ReadFailed,
-    Send(Attempt),
-    NotSent(Attempt, AttemptOutcome),
+    Send(Attempt, Option<ReplayTurn>),
+    NotSent(Attempt, Option<ReplayTurn>, AttemptOutcome),
+    /// Counts what a replay matches or reads it from there on, once the log is stored so far.
+    Look(ReplayId, Option<Sequence>, u64),
+    Looked(ReplayInput),
 }
 
 /// Which of the core's two reads.
@@ -63,8 +68,8 @@ pub(crate) enum Purpose {
 
 pub(crate) struct Child {
     pub(crate) webhook: Arc<Webhook>,
-    history: ConfigHistory,
-    core: Deliveries,
+    pub(crate) history: ConfigHistory,
+    pub(crate) core: Deliveries,
     pub(crate) incarnation: u64,
     mailbox: VecDeque<Message>,
     pub(crate) sent: u64,
@@ -121,7 +126,14 @@ impl Child {
         has_room
     }
 
-    fn ask(&self, in_ms: i64, wake: ChildWake, owner: &Owner, host: &Host, world: &mut World) {
+    pub(crate) fn ask(
+        &self,
+        in_ms: i64,
+        wake: ChildWake,
+        owner: &Owner,
+        host: &Host,
+        world: &mut World,
+    ) {
         let wake = OwnerWake::Child(self.webhook.id, self.incarnation, wake);
         world.wake(host.index, in_ms, Wake::Owner(owner.epoch, wake));
     }
@@ -151,8 +163,8 @@ impl Child {
                 self.was_read(purpose, stretch, owner, host, world);
             }
             ChildWake::ReadFailed => self.step(Input::ReadFailed, owner, host, world),
-            ChildWake::Send(attempt) => self.send(attempt, owner, host, world),
-            ChildWake::NotSent(attempt, outcome) => {
+            ChildWake::Send(attempt, turn) => self.send(attempt, turn, owner, host, world),
+            ChildWake::NotSent(attempt, turn, outcome) => {
                 owner.under_way = owner.under_way.saturating_sub(1);
                 let finished = Finished {
                     sequence: attempt.sequence,
@@ -160,14 +172,22 @@ impl Child {
                     latency_ms: 0,
                     outcome,
                 };
-                self.step(Input::Finished(finished), owner, host, world);
+                self.step(ended(finished, turn), owner, host, world);
             }
+            ChildWake::Look(replay, after, pushed) => {
+                self.look(replay, after, pushed, owner, host, world);
+            }
+            ChildWake::Looked(input) => self.step(Input::Replay(input), owner, host, world),
         }
         self.ask_for_rest(owner, host, world);
     }
 
     fn message(&mut self, message: Message, owner: &mut Owner, host: &mut Host, world: &mut World) {
         match message {
+            Message::Replay(input) => {
+                self.received += 1;
+                self.step(Input::Replay(input), owner, host, world);
+            }
             Message::GateOpened => {
                 self.waits_for_gate = false;
                 self.step(Input::Tick, owner, host, world);
@@ -260,8 +280,9 @@ impl Child {
                     attempt,
                     (now, is_probe),
                 );
-                self.ask(in_ms, ChildWake::Send(attempt), owner, host, world);
+                self.ask(in_ms, ChildWake::Send(attempt, None), owner, host, world);
             }
+            Effect::Replay(effect) => self.perform_replay(effect, now, owner, host, world),
             Effect::Journal(entry) => self.pushed = owner.push(entry, host, world),
             Effect::ReadBacklog { after, known } => {
                 let in_ms = world.chance.within(1, 60);
@@ -314,7 +335,14 @@ impl Child {
     }
 
     /// The last look before a POST: whether the event is there, and whether it may be sent.
-    fn send(&mut self, attempt: Attempt, owner: &mut Owner, host: &mut Host, world: &mut World) {
+    fn send(
+        &mut self,
+        attempt: Attempt,
+        turn: Option<ReplayTurn>,
+        owner: &mut Owner,
+        host: &mut Host,
+        world: &mut World,
+    ) {
         let lags = world.settings.fetch_lags;
         let unsent = if world.logs_are_away() {
             Some((READ_RETRY_MS, AttemptOutcome::NotStarted))
@@ -331,7 +359,7 @@ impl Child {
         if let Some((in_ms, outcome)) = unsent {
             self.ask(
                 in_ms,
-                ChildWake::NotSent(attempt, outcome),
+                ChildWake::NotSent(attempt, turn, outcome),
                 owner,
                 host,
                 world,
@@ -349,6 +377,7 @@ impl Child {
             webhook: self.webhook.id,
             incarnation: self.incarnation,
             sequence: attempt.sequence.0,
+            replay: turn,
             lane: event.lane,
             sent_at: world.now,
             timeout_ms: i64::from(self.webhook.definition.policy.timeout_ms),
@@ -393,7 +422,8 @@ impl Child {
             latency_ms: u32::try_from(latency).unwrap(),
             outcome,
         };
-        self.step(Input::Finished(finished), owner, host, world);
+        let turn = world.posts[post].replay;
+        self.step(ended(finished, turn), owner, host, world);
         self.ask_for_rest(owner, host, world);
     }
 
@@ -418,5 +448,18 @@ impl Child {
             self.step(Input::Rest, owner, host, world);
             self.has_rested = true;
         }
+    }
+}
+
+/// The end of an attempt, as the core is told of it.
+fn ended(finished: Finished, turn: Option<ReplayTurn>) -> Input {
+    match turn {
+        Some(turn) => Input::Replay(ReplayInput::Finished(Replayed {
+            turn,
+            started_at: finished.started_at,
+            latency_ms: finished.latency_ms,
+            outcome: finished.outcome,
+        })),
+        None => Input::Finished(finished),
     }
 }

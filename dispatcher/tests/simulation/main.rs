@@ -18,6 +18,7 @@ mod endpoint;
 mod faults;
 mod model;
 mod owner;
+mod replaying;
 mod replica;
 mod scenes;
 mod settings;
@@ -241,4 +242,22 @@ fn a_lease_that_nobody_looks_at_is_found() {
 fn pending_deliveries_that_nobody_ends_before_they_are_dropped_are_found() {
     let reasons = ["come to rest", "the world does not end"];
     goes_red(Plant::NothingExpires, 4_000, &reasons);
+}
+
+#[test]
+fn a_replay_that_takes_what_is_pending_is_found() {
+    goes_red(
+        Plant::ReplayOfPending,
+        4_000,
+        &["matches", "touches", "whether its delivery has ended"],
+    );
+}
+
+#[test]
+fn a_replay_that_begins_from_the_start_is_found() {
+    goes_red(
+        Plant::ReplayFromTheStart,
+        4_000,
+        &["twice", "left something out", "is_success"],
+    );
 }

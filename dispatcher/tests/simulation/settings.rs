@@ -21,6 +21,10 @@ pub(crate) enum Plant {
     NoLease,
     /// Neither is this one: nobody looks at what EVENTS is about to drop.
     NothingExpires,
+    /// A replay that takes what is pending for ended.
+    ReplayOfPending,
+    /// A replay of which a new owner remembers nothing that was tried.
+    ReplayFromTheStart,
 }
 
 /// Chances are in thousandths.
@@ -33,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) commands: usize,
     pub(crate) events: usize,
     pub(crate) faults: usize,
+    pub(crate) replays: usize,
     pub(crate) lanes: u64,
     pub(crate) bounds: Bounds,
     /// Of a webhook's mailbox.
@@ -104,6 +109,7 @@ impl Settings {
             commands: small(chance, 8) - 1,
             events: small(chance, 48),
             faults: small(chance, 7) - 1,
+            replays: small(chance, 7) - 1,
             lanes: 1 + chance.below(8),
             bounds: Bounds {
                 window: 2 + small(chance, 8),

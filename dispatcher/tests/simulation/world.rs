@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shared::ids::{LaneHash, WebhookId};
+use dispatcher::core::delivery::ReplayTurn;
+use shared::domain::replay::ReplaySelection;
+use shared::ids::{LaneHash, ReplayId, WebhookId};
 
 use crate::checker::Checker;
 use crate::endpoint::Endpoint;
@@ -54,6 +56,7 @@ impl Chance {
 pub(crate) enum Happening {
     Publish,
     Command,
+    Replay,
     /// A registry append that was decided before.
     Decided(usize),
     Fault,
@@ -77,6 +80,7 @@ pub(crate) struct Post {
     pub(crate) webhook: WebhookId,
     pub(crate) incarnation: u64,
     pub(crate) sequence: u64,
+    pub(crate) replay: Option<ReplayTurn>,
     pub(crate) lane: LaneHash,
     pub(crate) sent_at: i64,
     pub(crate) timeout_ms: i64,
@@ -101,6 +105,7 @@ pub(crate) struct World {
     pub(crate) snapshots: Snapshots,
     pub(crate) endpoints: BTreeMap<WebhookId, Endpoint>,
     pub(crate) workload: Workload,
+    pub(crate) replays_asked: Vec<(WebhookId, ReplayId, ReplaySelection)>,
     pub(crate) posts: Vec<Post>,
     pub(crate) checker: Checker,
     /// One is taken out while it acts.
@@ -144,6 +149,7 @@ impl World {
             snapshots: Snapshots::default(),
             endpoints: BTreeMap::new(),
             workload,
+            replays_asked: Vec::new(),
             posts: Vec::new(),
             checker: Checker::default(),
             processes: Vec::new(),
@@ -179,6 +185,11 @@ impl World {
             if let Some((from, until)) = scene.stall_ms {
                 self.at(from, Happening::Stall(until - from));
             }
+        }
+        let replays = self.settings.replays;
+        for _ in 0..replays {
+            let at = self.chance.within(span / 8, span);
+            self.at(at, Happening::Replay);
         }
         let events = self.settings.events;
         let mut at = 0;
@@ -244,6 +255,7 @@ impl World {
         match what {
             Happening::Publish => Workload::publish(self),
             Happening::Command => Workload::command(self),
+            Happening::Replay => crate::replaying::command(self),
             Happening::Decided(index) => Workload::decided(self, index),
             Happening::Fault => crate::faults::happen(self),
             Happening::FaultsEnd => self.end_faults(),
@@ -394,14 +406,16 @@ impl World {
                 .processes()
                 .all(|process| process.has_come_to_rest(self))
             && self.checker.pending() == 0
+            && self.checker.replays_at_work(&self.registry) == 0
             && self.checker.knows_all(&self.registry)
     }
 
     fn unrest(&self) -> String {
         let owners: Vec<String> = self.processes().filter_map(Process::describe).collect();
         format!(
-            "{} pending, classified {} of {}, knows all {}, owners {owners:?}",
+            "{} pending, replays {:?}, classified {} of {}, knows all {}, owners {owners:?}",
             self.checker.describe_pending(),
+            self.checker.describe_replays(),
             self.checker.classified(),
             self.events.last_ours(),
             self.checker.knows_all(&self.registry),

@@ -5,7 +5,7 @@
 //! variant of both sides: a domain type that changes does not compile until its wire type says
 //! what becomes of the bytes. What differs in shape from its domain type is converted by hand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 /// The form on the wire of a domain type `D`.
@@ -51,6 +51,17 @@ impl<D, W: Mirror<D>> Mirror<Vec<D>> for Vec<W> {
     }
 
     fn into_domain(self) -> Vec<D> {
+        self.into_iter().map(W::into_domain).collect()
+    }
+}
+
+/// Ascending on the wire, as in the domain.
+impl<D: Ord, W: Mirror<D>> Mirror<BTreeSet<D>> for Vec<W> {
+    fn of(domain: &BTreeSet<D>) -> Self {
+        domain.iter().map(W::of).collect()
+    }
+
+    fn into_domain(self) -> BTreeSet<D> {
         self.into_iter().map(W::into_domain).collect()
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::event::{Event, EventType, Source as DomainSource};
 use crate::domain::journal as domain;
 use crate::ids::{
     AccountId, Epoch, EventId, EventTypeHash, LaneHash, Position as DomainPosition, ProjectId,
-    ReplicaId, Sequence, WebhookId,
+    ReplayId, ReplicaId, Sequence, WebhookId,
 };
 use crate::time::Timestamp;
 
@@ -33,6 +33,7 @@ macro_rules! value {
 
 value!(Id = WebhookId, WebhookId::to_bytes, WebhookId::from_bytes);
 value!(Id = EventId, EventId::to_bytes, EventId::from_bytes);
+value!(Id = ReplayId, ReplayId::to_bytes, ReplayId::from_bytes);
 value!(Id = ReplicaId, ReplicaId::to_bytes, ReplicaId::from_bytes);
 value!(u64 = Epoch, |epoch: Epoch| epoch.0, Epoch);
 value!(u64 = Sequence, |sequence: Sequence| sequence.0, Sequence);

@@ -4,6 +4,7 @@ use super::mirror::mirror;
 use super::v1::{Id, Position};
 use crate::domain::delivery::FailureKind as DomainFailureKind;
 use crate::domain::journal as domain;
+use crate::domain::replay;
 
 mirror! {
     struct Pack = domain::Pack {
@@ -109,6 +110,11 @@ mirror! {
             registry_sequence: u64,
         },
         Released,
+        Replay {
+            webhook: Id,
+            replay: Id,
+            step: ReplayStep,
+        },
     }
 }
 
@@ -217,5 +223,67 @@ mirror! {
         Deleted,
         Erased,
         Undecodable,
+    }
+}
+
+mirror! {
+    enum ReplayStep = replay::ReplayStep {
+        Begun {
+            selection: ReplaySelection,
+            through: Position,
+            at: i64,
+        },
+        Counted {
+            matched: u64,
+        },
+        Attempted(attempt: ReplayAttempt),
+        ProbeFailed {
+            next_probe_at: i64,
+            pause_until: Option<i64>,
+        },
+        Cancelled {
+            at: i64,
+        },
+        Ended {
+            at: i64,
+        },
+    }
+}
+
+mirror! {
+    enum ReplaySelection = replay::ReplaySelection {
+        Events(ids: Vec<Id>),
+        ExhaustedSince(since: i64),
+        Published {
+            from: i64,
+            to: i64,
+        },
+    }
+}
+
+mirror! {
+    struct ReplayAttempt = replay::ReplayAttempt {
+        sequence: u64,
+        event: Id,
+        lane: u64,
+        started_at: i64,
+        latency_ms: u32,
+        outcome: ReplayOutcome,
+        settled: u64,
+    }
+}
+
+mirror! {
+    enum ReplayOutcome = replay::ReplayOutcome {
+        Sent {
+            status: u16,
+        },
+        Failed {
+            kind: FailureKind,
+            status: Option<u16>,
+            pause_until: Option<i64>,
+            resume_at: Option<i64>,
+        },
+        Gone,
     }
 }

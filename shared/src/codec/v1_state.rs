@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::mirror::mirror;
 use super::v1::{Id, Position};
-use super::v1_journal::{Checkpoint, Counted, Links, Place};
+use super::v1_journal::{Checkpoint, Counted, Links, Place, ReplaySelection};
 use crate::domain::state as domain;
 use crate::domain::state::totals;
 
@@ -73,6 +73,7 @@ mirror! {
         health: Health,
         links: Links,
         decided: Option<Place>,
+        replays: Replays,
     }
 }
 
@@ -138,5 +139,65 @@ mirror! {
             next_probe_at: i64,
             last_probed: u64,
         },
+    }
+}
+
+mirror! {
+    struct Replays = domain::Replays {
+        known: BTreeMap<Id, Replay>,
+        active: Vec<ActiveReplay>,
+        deactivated_at: Option<i64>,
+        deactivations: Vec<Deactivation>,
+    }
+}
+
+mirror! {
+    struct Replay = domain::Replay {
+        fingerprint: u64,
+        begun_at: i64,
+        ended_at: Option<i64>,
+        is_counted: bool,
+        is_cancelled: bool,
+        ledger: ReplayLedger,
+    }
+}
+
+mirror! {
+    struct ReplayLedger = domain::ReplayLedger {
+        matched: u64,
+        sent: u64,
+        failed: u64,
+        gone: u64,
+        cancelled: u64,
+    }
+}
+
+mirror! {
+    struct ActiveReplay = domain::ActiveReplay {
+        id: Id,
+        selection: ReplaySelection,
+        extent: Extent,
+        deactivations: Vec<Deactivation>,
+        settled: u64,
+        attempted: Vec<u64>,
+        failures_in_row: u32,
+        resume_at: Option<i64>,
+    }
+}
+
+mirror! {
+    struct Deactivation = domain::Deactivation {
+        at: i64,
+        before: Extent,
+    }
+}
+
+mirror! {
+    struct Extent = domain::Extent {
+        through: u64,
+        resolved: u64,
+        ended: Vec<u64>,
+        failing: Vec<u64>,
+        behind: BTreeMap<u64, u64>,
     }
 }

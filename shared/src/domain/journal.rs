@@ -7,9 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::delivery::FailureKind;
+use super::replay::ReplayStep;
 use super::webhook::Status;
 use crate::ids::{
-    Epoch, EventId, EventTypeHash, LaneHash, Position, ReplicaId, Sequence, WebhookId,
+    Epoch, EventId, EventTypeHash, LaneHash, Position, ReplayId, ReplicaId, Sequence, WebhookId,
 };
 use crate::time::Timestamp;
 
@@ -150,6 +151,12 @@ pub enum JournalEntry {
     AccountsProjected { registry_sequence: Sequence },
     /// The owner's last entry: whoever takes the partition next need not wait (rule 6).
     Released,
+    /// A chain of its own went on (rule 24): no delivery of the main ledger moves by it.
+    Replay {
+        webhook: WebhookId,
+        replay: ReplayId,
+        step: ReplayStep,
+    },
 }
 
 /// What a failed attempt counts for, decided when it failed.
@@ -333,7 +340,8 @@ impl JournalEntry {
             | Self::BreakerClosed { webhook, .. }
             | Self::Deactivated { webhook, .. }
             | Self::Quarantined { webhook, .. }
-            | Self::Settled { webhook, .. } => Some(*webhook),
+            | Self::Settled { webhook, .. }
+            | Self::Replay { webhook, .. } => Some(*webhook),
             Self::Ended { attempt, .. }
             | Self::Delivered { attempt, .. }
             | Self::AttemptFailed { attempt, .. }
@@ -360,7 +368,8 @@ impl JournalEntry {
             | Self::BreakerClosed { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => None,
+            | Self::Released
+            | Self::Replay { .. } => None,
         }
     }
 
@@ -381,7 +390,8 @@ impl JournalEntry {
             | Self::Quarantined { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => None,
+            | Self::Released
+            | Self::Replay { .. } => None,
         }
     }
 
@@ -401,7 +411,8 @@ impl JournalEntry {
             | Self::Quarantined { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => None,
+            | Self::Released
+            | Self::Replay { .. } => None,
         }
     }
 
@@ -432,6 +443,7 @@ impl JournalEntry {
             | Self::Deactivated { .. }
             | Self::Quarantined { .. }
             | Self::Settled { .. }
+            | Self::Replay { .. }
             | Self::AccountsProjected { .. }
             | Self::Released => None,
         }
@@ -452,7 +464,8 @@ impl JournalEntry {
             | Self::Quarantined { .. }
             | Self::Settled { .. }
             | Self::AccountsProjected { .. }
-            | Self::Released => 0,
+            | Self::Released
+            | Self::Replay { .. } => 0,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod membership;
 pub mod policy;
 pub mod project;
 pub mod registry;
+pub mod replay;
 pub mod snapshot;
 pub mod state;
 pub mod webhook;

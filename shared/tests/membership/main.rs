@@ -91,9 +91,13 @@ async fn a_dead_replicas_key_expires_each_time_and_one_that_leaves_goes_at_once(
         thread.join().unwrap();
         let died = clock.elapsed();
         until(&me, |roster| !has(roster, PEER)).await;
+        // An own renewal may show that the peer has not renewed before the server, whose timers are
+        // a quarter of a second late, drops the key. Both are within the same bound.
+        while !me.is_gone(PEER).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let took = clock.elapsed().saturating_sub(died);
         assert!(took <= MEMBER_TTL + Duration::from_secs(1), "{took:?}");
-        assert!(me.is_gone(PEER).await.unwrap());
     }
     assert!(me.lease().is_live(clock.uptime()));
     assert_eq!(me.lease().term, 1, "it never lapsed");

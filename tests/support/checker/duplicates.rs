@@ -84,7 +84,7 @@ fn excuse(
         | Fact::Decided { .. }
         | Fact::Settled { .. }
         | Fact::Released
-        | Fact::AccountsProjected => false,
+        | Fact::NotJudged => false,
     });
     let epochs = &world.partitions.get(&partition)?.epochs;
     // Before the first owner there is none that could have lost anything.

@@ -56,7 +56,7 @@ fn owed(
         | Fact::Decided { .. }
         | Fact::Settled { .. }
         | Fact::Released
-        | Fact::AccountsProjected => None,
+        | Fact::NotJudged => None,
     };
     let at = line.sequence;
     let state = world.webhooks.get(&webhook);

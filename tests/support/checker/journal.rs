@@ -76,8 +76,8 @@ pub enum Fact {
     },
     /// The owner gives the partition up and has nothing more to say.
     Released,
-    /// Account events are not what is judged here.
-    AccountsProjected,
+    /// Account events and replays, which move no delivery, are not what is judged here.
+    NotJudged,
 }
 
 /// An attempt, or a probe.
@@ -221,7 +221,7 @@ impl Fact {
                 lanes: lanes.clone(),
             },
             JournalEntry::Released => Self::Released,
-            JournalEntry::AccountsProjected { .. } => Self::AccountsProjected,
+            JournalEntry::AccountsProjected { .. } | JournalEntry::Replay { .. } => Self::NotJudged,
         }
     }
 
@@ -236,7 +236,7 @@ impl Fact {
             | Self::Decided { webhook, .. }
             | Self::Settled { webhook, .. } => Some(*webhook),
             Self::Attempted(attempt) => Some(attempt.webhook),
-            Self::Released | Self::AccountsProjected => None,
+            Self::Released | Self::NotJudged => None,
         }
     }
 
@@ -253,7 +253,7 @@ impl Fact {
             | Self::Decided { .. }
             | Self::Settled { .. }
             | Self::Released
-            | Self::AccountsProjected => None,
+            | Self::NotJudged => None,
         }
     }
 
@@ -274,7 +274,7 @@ impl Fact {
             | Self::Decided { .. }
             | Self::Settled { .. }
             | Self::Released
-            | Self::AccountsProjected => None,
+            | Self::NotJudged => None,
         }
     }
 }

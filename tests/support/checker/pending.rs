@@ -147,7 +147,7 @@ fn applied_in_time(
         | Fact::BreakerClosed { .. }
         | Fact::Settled { .. }
         | Fact::Released
-        | Fact::AccountsProjected => {}
+        | Fact::NotJudged => {}
     }
 }
 
@@ -257,7 +257,7 @@ impl Book {
             | Fact::BreakerClosed { .. }
             | Fact::Decided { .. }
             | Fact::Released
-            | Fact::AccountsProjected => {}
+            | Fact::NotJudged => {}
         }
     }
 

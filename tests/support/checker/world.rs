@@ -144,7 +144,7 @@ impl<'a> Delivery<'a> {
             | Fact::Decided { .. }
             | Fact::Settled { .. }
             | Fact::Released
-            | Fact::AccountsProjected => None,
+            | Fact::NotJudged => None,
         })
     }
 
@@ -401,7 +401,7 @@ impl<'a> Webhook<'a> {
             | Fact::PendingEnded { .. }
             | Fact::Settled { .. }
             | Fact::Released
-            | Fact::AccountsProjected => {}
+            | Fact::NotJudged => {}
         }
     }
 

@@ -22,6 +22,7 @@ mod ownership;
 mod pair;
 mod rebinding;
 mod registry;
+mod replays;
 mod restarts;
 mod retries;
 mod rotation;

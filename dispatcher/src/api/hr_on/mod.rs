@@ -10,11 +10,35 @@ use actix_web::middleware::Next;
 use actix_web::web::{self, ServiceConfig};
 use serde::Serialize;
 use shared::problem::Problem;
+use utoipa::{OpenApi, ToSchema};
 
 mod query;
 mod request;
 mod resource;
 mod webhooks;
+
+#[derive(OpenApi)]
+#[openapi(paths(
+    webhooks::list,
+    webhooks::create,
+    webhooks::get,
+    webhooks::update,
+    webhooks::delete,
+    webhooks::verify,
+    webhooks::trigger,
+))]
+struct Documented;
+
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Documented::openapi();
+    // One handler, two operations: each has a name of its own.
+    for item in document.paths.paths.values_mut() {
+        if let (Some(put), Some(_)) = (&mut item.put, &item.patch) {
+            put.operation_id = put.operation_id.take().map(|id| format!("{id}_by_put"));
+        }
+    }
+    document
+}
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
@@ -36,7 +60,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 }
 
 /// What every answer of HR-ON's has besides.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HrOnOutcome)]
 struct Outcome<'a> {
     success: bool,
     message: &'a str,

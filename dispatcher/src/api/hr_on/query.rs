@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use serde::{Deserialize, Serialize};
 use shared::dialect::hr_on;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::error::ApiError;
 
@@ -20,7 +21,8 @@ pub(super) struct Part {
 }
 
 /// `pageInfo`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HrOnPageInfo)]
 pub(super) struct PageInfo {
     pub(super) size: usize,
     pub(super) offset: usize,
@@ -29,11 +31,18 @@ pub(super) struct PageInfo {
 }
 
 /// Texts, so that a malformed number is told in our words.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
-struct Query {
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+pub(super) struct Query {
+    /// Items in the part.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100, default = 20, nullable = false)]
     size: Option<String>,
+    /// Items before it.
+    #[param(value_type = Option<u32>, minimum = 0, default = 0, nullable = false)]
     offset: Option<String>,
+    /// One of HR-ON's names: webhooks that subscribe to it.
+    #[param(nullable = false)]
     event_name: Option<String>,
 }
 

@@ -5,12 +5,71 @@ use shared::dialect::hr_on;
 use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::{Selection, Selector};
 use shared::problem::FieldError;
+use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
 use crate::api::fields::{Fields, Parsed, fault, fault_at, prose};
 
 /// The token is sent as a header with each event.
 const TOKEN_BYTES_MAX: usize = 256;
+
+/// What is sent to make a webhook in HR-ON's dialect.
+#[derive(ToSchema)]
+#[schema(as = HrOnCreateWebhook, rename_all = "camelCase")]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct CreateWebhook {
+    /// Where to; its address must be public.
+    #[schema(
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/hr-on"
+    )]
+    endpoint: String,
+    #[schema(min_items = 1, max_items = 200, example = json!(["EmployeeCreated"]))]
+    event_names: Vec<String>,
+    /// Sent as `X-HR-ON-Token`.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[!-~]+$",
+        example = "a-token"
+    )]
+    token: String,
+}
+
+/// What is sent to change such a webhook: what is left out stays.
+#[derive(ToSchema)]
+#[schema(as = HrOnUpdateWebhook, rename_all = "camelCase")]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct UpdateWebhook {
+    /// Where to; its address must be public.
+    #[schema(
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/hr-on"
+    )]
+    endpoint: Option<String>,
+    #[schema(min_items = 1, max_items = 200, example = json!(["EmployeeCreated"]))]
+    event_names: Option<Vec<String>>,
+    /// Sent as `X-HR-ON-Token`.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[!-~]+$",
+        example = "a-token"
+    )]
+    token: Option<String>,
+}
+
+/// What is sent for a test event.
+#[derive(ToSchema)]
+#[schema(as = HrOnTriggerWebhook, rename_all = "camelCase")]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct TriggerWebhook {
+    /// One that the webhook has subscribed to; the first of them by default.
+    #[schema(max_length = 256, example = "EmployeeCreated")]
+    event_name: Option<String>,
+}
 
 /// Whose address has yet to be judged.
 pub(super) struct NewWebhook {
@@ -106,6 +165,16 @@ mod tests {
 
     use super::*;
     use crate::api::fields::object;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        request::check::<CreateWebhook>(&json!({}), |fields| NewWebhook::parse(fields).map(drop));
+        request::check::<UpdateWebhook>(&json!({}), |fields| {
+            WebhookUpdate::parse(fields).map(drop)
+        });
+        request::check::<TriggerWebhook>(&json!({}), |fields| event_name(fields).map(drop));
+    }
 
     fn fields(body: Value) -> Fields {
         Fields::new(object(body).unwrap())

@@ -14,16 +14,20 @@ use shared::domain::webhook::{Dialect, Endpoint, Status, Webhook, WebhookDefinit
 use shared::ids::{EventId, ProjectId, WebhookId};
 use shared::problem::Problem;
 use shared::random;
+use utoipa::ToSchema;
 
 use super::Outcome;
-use super::query::{PageInfo, Part};
-use super::request::{NewWebhook, WebhookUpdate, event_name};
-use super::resource::WebhookResource;
+use super::query::{PageInfo, Part, Query};
+use super::request::{
+    CreateWebhook, NewWebhook, TriggerWebhook, UpdateWebhook, WebhookUpdate, event_name,
+};
+use super::resource::{Triggered, WebhookResource};
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::webhooks::{self, Draft, Verification, applied, check_endpoint};
 use crate::api::{find, unless_moved_on};
 use crate::app::App;
@@ -31,19 +35,35 @@ use crate::io::{sender, trial};
 
 const ENDPOINT: &str = "/endpoint";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HrOnSingle)]
 struct Single {
     success: bool,
     item: WebhookResource,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = HrOnList)]
 struct Listed {
     items: Vec<WebhookResource>,
     page_info: PageInfo,
 }
 
+#[utoipa::path(
+    post,
+    path = "/webhooks",
+    operation_id = "hr_on_create_webhook",
+    summary = "Create a webhook in HR-ON's dialect",
+    tag = "HR-ON",
+    params(IdempotencyHeader),
+    request_body = CreateWebhook,
+    responses(
+        (status = 200, description = "The webhook", body = Single),
+        (status = 404),
+        (status = 409),
+    ),
+)]
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
@@ -70,6 +90,18 @@ pub(super) async fn create(
     Ok(single(&webhook, 0))
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks",
+    operation_id = "hr_on_list_webhooks",
+    summary = "List webhooks of HR-ON's dialect",
+    tag = "HR-ON",
+    params(Query),
+    responses(
+        (status = 200, description = "A part of the webhooks, oldest first", body = Listed),
+        (status = 404),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,
@@ -87,6 +119,17 @@ pub(super) async fn list(
 }
 
 /// In the shape of a list, as the guide has it.
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}",
+    operation_id = "hr_on_get_webhook",
+    summary = "Get a webhook",
+    tag = "HR-ON",
+    params(("id" = terms::BareId, Path)),
+    responses(
+        (status = 200, description = "The webhook, in the shape of a list", body = Listed),
+    ),
+)]
 pub(super) async fn get(
     caller: Principal,
     app: OpenApp,
@@ -102,6 +145,19 @@ pub(super) async fn get(
 }
 
 /// It has to be verified again, whatever was changed.
+#[utoipa::path(
+    method(put, patch),
+    path = "/webhooks/{id}",
+    operation_id = "hr_on_update_webhook",
+    summary = "Change a webhook",
+    tag = "HR-ON",
+    params(("id" = terms::BareId, Path)),
+    request_body = Option<UpdateWebhook>,
+    responses(
+        (status = 200, description = "The webhook, to be verified again", body = Single),
+        (status = 409),
+    ),
+)]
 pub(super) async fn update(
     caller: Principal,
     app: OpenApp,
@@ -148,6 +204,18 @@ pub(super) async fn update(
 }
 
 /// Answers once the owner has stopped sending, or after a second.
+#[utoipa::path(
+    delete,
+    path = "/webhooks/{id}",
+    operation_id = "hr_on_delete_webhook",
+    summary = "Delete a webhook",
+    tag = "HR-ON",
+    params(("id" = terms::BareId, Path)),
+    responses(
+        (status = 200, description = "It is deleted", body = Outcome<'static>),
+        (status = 409),
+    ),
+)]
 pub(super) async fn delete(
     caller: Principal,
     app: OpenApp,
@@ -167,6 +235,19 @@ pub(super) async fn delete(
 }
 
 /// A failure is no error: the call did what it says.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/verify",
+    operation_id = "hr_on_verify_webhook",
+    summary = "Verify a webhook's endpoint",
+    tag = "HR-ON",
+    params(("id" = terms::BareId, Path)),
+    responses(
+        (status = 200, description = "Whether it is verified, and why not", body = Outcome<'static>),
+        (status = 409),
+        (status = 429),
+    ),
+)]
 pub(super) async fn verify(
     caller: Principal,
     app: OpenApp,
@@ -184,6 +265,20 @@ pub(super) async fn verify(
 }
 
 /// Answers with the body that was sent, whatever the endpoint made of it, which it knows itself.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/trigger",
+    operation_id = "hr_on_trigger_webhook",
+    summary = "Send a test event",
+    tag = "HR-ON",
+    params(("id" = terms::BareId, Path)),
+    request_body = Option<TriggerWebhook>,
+    responses(
+        (status = 200, description = "What was sent", body = Triggered),
+        (status = 409),
+        (status = 429),
+    ),
+)]
 pub(super) async fn trigger(
     caller: Principal,
     app: OpenApp,

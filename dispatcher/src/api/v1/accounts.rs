@@ -15,41 +15,101 @@ use shared::ids::{AccountId, ProjectId};
 use shared::limits::{NAME_BYTES_MAX, OUTSIDE_ID_BYTES_MAX};
 use shared::random;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use super::account_secrets::{Randomness, SecretsChange, credentials};
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
-use crate::api::etag::{IfMatch, etag};
+use crate::api::etag::{IfMatch, IfMatchHeader, etag};
 use crate::api::fields::{Change, Fields, Parsed, fault, line, object};
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
-use crate::api::page::Page;
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 use crate::api::{find, id, make, unless_moved_on};
 use crate::app::App;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Account)]
 struct AccountResource {
+    #[schema(value_type = terms::AccountId)]
     id: AccountId,
     provider: String,
+    #[schema(required)]
     name: Option<String>,
     origin_owner_id: String,
+    #[schema(required)]
     origin_owner_name: Option<String>,
+    #[schema(required)]
     origin_username: Option<String>,
     /// Not in lists, since the URL holds the ingest key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     ingest: Option<IngestResource>,
+    #[schema(value_type = terms::Time)]
     created_at: Timestamp,
+    #[schema(value_type = terms::Time)]
     updated_at: Timestamp,
 }
 
 /// What the provider must be told.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ingest)]
 struct IngestResource {
     url: String,
     /// What it shall sign with, where we made that.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     secret: Option<String>,
+}
+
+/// What is sent to link an account.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive alone")]
+struct CreateAccount {
+    /// Key of a connector.
+    #[schema(example = "bamboohr")]
+    provider: String,
+    #[schema(min_length = 1, max_length = 512, example = "Bell foundry")]
+    name: Option<String>,
+    /// The customer's id in your system.
+    #[schema(min_length = 1, max_length = 512, example = "customer-17")]
+    origin_owner_id: String,
+    #[schema(min_length = 1, max_length = 512, example = "Great Paul & Sons")]
+    origin_owner_name: Option<String>,
+    #[schema(min_length = 1, max_length = 512, example = "paul@example.com")]
+    origin_username: Option<String>,
+    /// `signing_secret` is what the provider signs with; all else is kept for calls to the provider.
+    #[schema(value_type = Option<Object>)]
+    credentials: Option<serde_json::Map<String, Value>>,
+    #[schema(value_type = Option<Object>)]
+    settings: Option<serde_json::Map<String, Value>>,
+}
+
+/// What is sent to change an account: what is left out stays, objects are merged (RFC 7396).
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive alone")]
+struct UpdateAccount {
+    #[schema(min_length = 1, max_length = 512, example = "Bell foundry")]
+    name: Option<String>,
+    /// The customer's id in your system.
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        example = "customer-17",
+        nullable = false
+    )]
+    origin_owner_id: Option<String>,
+    #[schema(min_length = 1, max_length = 512, example = "Great Paul & Sons")]
+    origin_owner_name: Option<String>,
+    #[schema(min_length = 1, max_length = 512, example = "paul@example.com")]
+    origin_username: Option<String>,
+    /// `signing_secret` is what the provider signs with; all else is kept for calls to the provider.
+    #[schema(value_type = Option<Object>)]
+    credentials: Option<serde_json::Map<String, Value>>,
+    #[schema(value_type = Option<Object>)]
+    settings: Option<serde_json::Map<String, Value>>,
 }
 
 struct NewAccount {
@@ -65,6 +125,20 @@ struct AccountPatch {
     secrets: SecretsChange,
 }
 
+#[utoipa::path(
+    post,
+    path = "/accounts",
+    operation_id = "create_account",
+    summary = "Link an account",
+    tag = "Accounts",
+    params(IdempotencyHeader),
+    request_body = CreateAccount,
+    responses(
+        (status = 201, description = "The account", body = AccountResource, headers(("ETag" = String), ("Location" = String))),
+        (status = 404),
+        (status = 409),
+    ),
+)]
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
@@ -96,6 +170,18 @@ pub(super) async fn create(
         .json(AccountResource::whole(&account, &app)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/accounts",
+    operation_id = "list_accounts",
+    summary = "List accounts",
+    tag = "Accounts",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page of accounts, oldest first", body = List<AccountResource>),
+        (status = 404),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,
@@ -111,6 +197,17 @@ pub(super) async fn list(
     Ok(HttpResponse::Ok().json(list))
 }
 
+#[utoipa::path(
+    get,
+    path = "/accounts/{id}",
+    operation_id = "get_account",
+    summary = "Get an account",
+    tag = "Accounts",
+    params(("id" = terms::AccountId, Path)),
+    responses(
+        (status = 200, description = "The account", body = AccountResource, headers(("ETag" = String))),
+    ),
+)]
 pub(super) async fn get(
     caller: Principal,
     app: OpenApp,
@@ -120,6 +217,19 @@ pub(super) async fn get(
     Ok(answer(&account, &app))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/accounts/{id}",
+    operation_id = "update_account",
+    summary = "Change an account",
+    tag = "Accounts",
+    params(("id" = terms::AccountId, Path), IfMatchHeader),
+    request_body = UpdateAccount,
+    responses(
+        (status = 200, description = "The account", body = AccountResource, headers(("ETag" = String))),
+        (status = 409),
+    ),
+)]
 pub(super) async fn patch(
     caller: Principal,
     app: OpenApp,
@@ -152,6 +262,18 @@ pub(super) async fn patch(
     Ok(answer(&account, &app))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/accounts/{id}",
+    operation_id = "delete_account",
+    summary = "Unlink an account",
+    tag = "Accounts",
+    params(("id" = terms::AccountId, Path), IfMatchHeader),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 409),
+    ),
+)]
 pub(super) async fn delete(
     caller: Principal,
     app: OpenApp,
@@ -320,5 +442,26 @@ fn randomness() -> Randomness {
     Randomness {
         ingest_key: random::bytes(),
         signing_secret: random::bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        let connectors = Connectors::embedded().unwrap();
+        let objects = json!({
+            "credentials": {"signing_secret": "0123456789abcdef", "token": "t"},
+            "settings": {"domain": "acme"},
+        });
+        request::check::<CreateAccount>(&objects, |fields| {
+            NewAccount::parse(fields, &connectors).map(drop)
+        });
+        request::check::<UpdateAccount>(&objects, |fields| AccountPatch::parse(fields).map(drop));
     }
 }

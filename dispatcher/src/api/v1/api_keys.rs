@@ -15,27 +15,48 @@ use shared::problem::Problem;
 use shared::random;
 use shared::secret::hash_key;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use super::projects::project;
 use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
-use crate::api::page::Page;
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 use crate::api::{find, id, make};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 struct ApiKeyResource {
+    #[schema(value_type = terms::KeyId)]
     id: KeyId,
     name: String,
     /// In the answer to its creation only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     key: Option<String>,
+    #[schema(value_type = terms::Time)]
     created_at: Timestamp,
     /// To the minute.
+    #[schema(value_type = Option<terms::Time>, required)]
     last_used_at: Option<Timestamp>,
+}
+
+/// What is sent to make a key.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct CreateApiKey {
+    /// Up to 512 bytes, no control characters.
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        pattern = "^\\P{Cc}+$",
+        example = "Production"
+    )]
+    name: String,
 }
 
 impl From<&ApiKey> for ApiKeyResource {
@@ -50,6 +71,20 @@ impl From<&ApiKey> for ApiKeyResource {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/projects/{id}/api_keys",
+    operation_id = "create_api_key",
+    summary = "Create an API key",
+    tag = "Projects",
+    params(("id" = terms::ProjectId, Path), IdempotencyHeader),
+    request_body = CreateApiKey,
+    responses(
+        (status = 201, description = "The key, shown this once", body = ApiKeyResource),
+        (status = 409),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn create(
     caller: Admin,
     app: OpenApp,
@@ -90,6 +125,18 @@ pub(super) async fn create(
     Ok(HttpResponse::Created().json(created))
 }
 
+#[utoipa::path(
+    get,
+    path = "/projects/{id}/api_keys",
+    operation_id = "list_api_keys",
+    summary = "List API keys",
+    tag = "Projects",
+    params(("id" = terms::ProjectId, Path), PageQuery),
+    responses(
+        (status = 200, description = "A page of keys, oldest first", body = List<ApiKeyResource>),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn list(
     _: Admin,
     app: OpenApp,
@@ -112,6 +159,19 @@ pub(super) async fn list(
 }
 
 /// Revokes it: every replica refuses it within 5 s.
+#[utoipa::path(
+    delete,
+    path = "/projects/{id}/api_keys/{key}",
+    operation_id = "revoke_api_key",
+    summary = "Revoke an API key",
+    tag = "Projects",
+    params(("id" = terms::ProjectId, Path), ("key" = terms::KeyId, Path)),
+    responses(
+        (status = 204, description = "It is revoked"),
+        (status = 409),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn delete(
     _: Admin,
     app: OpenApp,

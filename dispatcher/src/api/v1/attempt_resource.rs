@@ -14,14 +14,16 @@ use shared::ids::{EventId, LaneHash, ProjectId, WebhookId};
 use shared::nats::Unavailable;
 use shared::secret::DataKey;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
+use crate::api::openapi::terms;
 use crate::app::App;
 use crate::io::events::{Fetched, fetch};
 
 /// Events that are read for one answer.
 const EVENTS_MAX: usize = 500;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
     Delivered,
@@ -70,37 +72,48 @@ impl Outcome {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => None,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => None,
         }
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 pub(super) struct AttemptResource {
+    #[schema(value_type = terms::EventId)]
     event_id: EventId,
     /// The event's type; null for one that this release does not know, of an event that is gone.
+    #[schema(required)]
     event: Option<String>,
     /// Null once EVENTS has forgotten the event (7 days).
+    #[schema(required)]
     pub(super) record_id: Option<String>,
     /// Of the delivery, from 1; of a probe, how many attempts the delivery has.
     attempt: u32,
     outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<terms::FailureKind>, nullable = false)]
     error: Option<FailureKind>,
     /// Up to 1 KiB of what a failed request was answered, or what went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     answer: Option<String>,
     /// Why the delivery is exhausted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<terms::ExhaustReason>, nullable = false)]
     reason: Option<ExhaustReason>,
     /// Sent to see whether the endpoint is back: no attempt of the delivery.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     probe: bool,
     latency_ms: u32,
+    #[schema(value_type = terms::Time)]
     at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<terms::Time>, nullable = false)]
     next_attempt_at: Option<Timestamp>,
 }
 
@@ -210,7 +223,8 @@ impl<'a> Shower<'a> {
             | JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => {}
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => {}
         }
     }
 

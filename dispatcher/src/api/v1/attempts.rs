@@ -16,24 +16,35 @@ use shared::domain::journal::{AttemptEntry, EntryPlace, JournalEntry, Links};
 use shared::ids::{EventTypeHash, ProjectId, Sequence, WebhookId};
 use shared::limits::OUTSIDE_ID_BYTES_MAX;
 use shared::partition::event_type_hash;
+use utoipa::IntoParams;
 
 use super::attempt_resource::{AttemptResource, Outcome, Shower};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
-use crate::api::page::{List, Page, cursor};
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery, cursor};
 use crate::api::time_range::{TimeRange, invalid};
-use crate::api::{find, id, owner};
+use crate::api::{find, owner, webhook_id};
 use crate::app::App;
 use crate::io::attempt_log::{AttemptLog, Logged, Read};
 use crate::owner::{Answer, Question};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Parameters {
+    #[param(value_type = Option<Outcome>, nullable = false)]
     outcome: Option<String>,
+    /// A type of the catalog, in either dialect's words.
+    #[param(nullable = false, example = "hris_employees.created")]
     event_type: Option<String>,
+    #[param(max_length = 512, nullable = false)]
     record_id: Option<String>,
+    /// The first instant.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     from: Option<String>,
+    /// The first instant after the range.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     to: Option<String>,
 }
 
@@ -68,6 +79,18 @@ impl FromStr for Place {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}/attempts",
+    operation_id = "list_attempts",
+    summary = "List attempts",
+    tag = "Deliveries",
+    params(("id" = terms::WebhookId, Path), PageQuery, Parameters),
+    responses(
+        (status = 200, description = "A page of attempts, newest first", body = List<AttemptResource>),
+        (status = 422),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,
@@ -75,7 +98,7 @@ pub(super) async fn list(
     page: Page<Place>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let webhook: WebhookId = id(&path)?;
+    let webhook = webhook_id(&path)?;
     find(&app, |state| {
         state.webhook_of(caller.project, webhook).map(|_| ())
     })

@@ -10,14 +10,18 @@ use shared::ids::Sequence;
 use shared::nats::read::{StoredMessage, read_newest};
 use shared::subjects;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
-use crate::api::page::{List, Page};
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Change)]
 struct Entry {
+    #[schema(value_type = terms::Time)]
     at: Timestamp,
     /// `admin`, an API key's id, `jwt:` and a subject, or an owner of a partition.
     by: String,
@@ -25,20 +29,35 @@ struct Entry {
     target: Target,
     /// Of the thing as it was then, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<terms::Status>, nullable = false)]
     status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChangeTarget)]
 struct Target {
     #[serde(rename = "type")]
     kind: &'static str,
     id: String,
 }
 
+#[utoipa::path(
+    get,
+    path = "/audit",
+    operation_id = "list_audit",
+    summary = "List who changed what",
+    tag = "Audit",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page of changes, newest first", body = List<Entry>),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,

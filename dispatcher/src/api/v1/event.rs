@@ -20,12 +20,14 @@ use shared::nats::read::{first_since, read_between};
 use shared::nats::{Unavailable, last_sequence};
 use shared::subjects;
 use shared::time::Timestamp;
+use utoipa::{IntoParams, ToSchema};
 
 use super::attempt_resource::{AttemptResource, Outcome, Shower};
 use super::events::{EventResource, sequences};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::time_range::{TimeRange, invalid};
 use crate::api::{id, owner};
 use crate::app::App;
@@ -42,17 +44,22 @@ const NEAR_MAX: (usize, usize) = (5_000, 16 << 20);
 const STRETCHES_MAX: usize = 16;
 const STRETCH_MAX: (usize, usize) = (200, 4 << 20);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Parameters {
+    /// The body's `sent_at`, for an event that is not among the newest.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     at: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventWithDeliveries)]
 struct Answered<'a> {
     #[serde(flatten)]
     event: EventResource,
     /// What is sent in the `stackone` dialect.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
     body: Option<&'a RawValue>,
     deliveries: Vec<DeliveryResource>,
     /// Oldest first.
@@ -61,17 +68,21 @@ struct Answered<'a> {
     attempts_complete: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Delivery)]
 struct DeliveryResource {
+    #[schema(value_type = terms::WebhookId)]
     webhook_id: WebhookId,
     status: DeliveryStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<terms::SkipReason>, nullable = false)]
     reason: Option<SkipReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<terms::Time>, nullable = false)]
     next_attempt_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum DeliveryStatus {
     Pending,
@@ -82,13 +93,27 @@ enum DeliveryStatus {
     Ended,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventAttempt)]
 struct OwnAttempt {
+    #[schema(value_type = terms::WebhookId)]
     webhook_id: WebhookId,
     #[serde(flatten)]
     attempt: AttemptResource,
 }
 
+#[utoipa::path(
+    get,
+    path = "/events/{id}",
+    operation_id = "get_event",
+    summary = "Get an event, its deliveries and attempts",
+    tag = "Events",
+    params(("id" = terms::EventId, Path), Parameters),
+    responses(
+        (status = 200, description = "The event", body = Answered<'static>),
+        (status = 422),
+    ),
+)]
 pub(super) async fn get(
     caller: Principal,
     app: OpenApp,

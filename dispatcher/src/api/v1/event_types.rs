@@ -12,6 +12,7 @@ use shared::domain::catalog;
 use shared::domain::event::EventType;
 use shared::ids::{AccountId, EventId, ProjectId, WebhookId};
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
@@ -22,26 +23,43 @@ const AT: Timestamp = Timestamp::from_millis(1_750_158_000_000);
 /// That guide's employee.
 const HR_ON_RECORD: &str = "3fe2987b-ef4e-4b7c-b321-89585e2a4178";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventType)]
 struct EventTypeResource {
     name: String,
     record_type: String,
     /// JSON Schema of the `stackone` body.
+    #[schema(value_type = Object)]
     schema: Value,
     /// A `stackone` body.
+    #[schema(value_type = Object)]
     example: Box<RawValue>,
+    #[schema(required)]
     hr_on: Option<HrOnResource>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HrOnEventType)]
 struct HrOnResource {
     name: &'static str,
     description: &'static str,
+    #[schema(value_type = Object)]
     schema: Value,
+    #[schema(value_type = Object)]
     example: Box<RawValue>,
 }
 
 /// All of them on one page, as clients make menus of them.
+#[utoipa::path(
+    get,
+    path = "/event_types",
+    operation_id = "list_event_types",
+    summary = "List event types",
+    tag = "Catalog",
+    responses(
+        (status = 200, description = "All event types, with schema and example", body = List<EventTypeResource>),
+    ),
+)]
 pub(super) async fn list(_: Principal) -> Result<HttpResponse, ApiError> {
     let items: Result<Vec<_>, _> = catalog::names().map(|name| event_type(&name)).collect();
     let list = List {

@@ -15,21 +15,32 @@ use shared::nats::bounds;
 use shared::nats::read::first_since;
 use shared::subjects;
 use shared::time::Timestamp;
+use utoipa::{IntoParams, ToSchema};
 
 use super::attempts::event_type;
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
-use crate::api::page::{List, Page, cursor};
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery, cursor};
 use crate::api::time_range::{TimeRange, invalid};
 use crate::app::App;
 use crate::io::event_log::EventLog;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Parameters {
+    /// A type of the catalog, in either dialect's words.
+    #[param(nullable = false, example = "hris_employees.created")]
     event_type: Option<String>,
+    /// An account's id.
+    #[param(value_type = Option<terms::AccountId>, nullable = false)]
     account: Option<String>,
+    /// The first instant.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     from: Option<String>,
+    /// The first instant after the range.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     to: Option<String>,
 }
 
@@ -53,16 +64,23 @@ impl FromStr for Below {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 pub(super) struct EventResource {
+    #[schema(value_type = terms::EventId)]
     id: EventId,
     event: String,
+    #[schema(value_type = terms::Source)]
     source: Source,
+    #[schema(value_type = Option<terms::AccountId>, required)]
     account_id: Option<AccountId>,
+    #[schema(required)]
     provider: Option<String>,
     record_id: String,
+    #[schema(value_type = terms::Time)]
     occurred_at: Timestamp,
     /// `sent_at` of the body; helps to find the event by its id.
+    #[schema(value_type = terms::Time)]
     published_at: Timestamp,
 }
 
@@ -81,6 +99,18 @@ impl EventResource {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/events",
+    operation_id = "list_events",
+    summary = "List events",
+    tag = "Events",
+    params(PageQuery, Parameters),
+    responses(
+        (status = 200, description = "A page of events, newest first", body = List<EventResource>),
+        (status = 422),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,

@@ -1,6 +1,7 @@
 //! `/v1`: one file a resource, request and answer types side by side with the handlers.
 
 use actix_web::web::{self, ServiceConfig};
+use utoipa::OpenApi;
 
 mod account_secrets;
 mod accounts;
@@ -15,11 +16,58 @@ mod event_types;
 mod events;
 mod overview;
 mod projects;
+mod replays;
 mod signing_secrets;
 mod trigger;
 mod webhook_request;
 mod webhook_resource;
 mod webhooks;
+
+#[derive(OpenApi)]
+#[openapi(paths(
+    projects::list,
+    projects::create,
+    projects::get,
+    projects::delete,
+    api_keys::list,
+    api_keys::create,
+    api_keys::delete,
+    event_types::list,
+    connectors::list,
+    connectors::get,
+    accounts::list,
+    accounts::create,
+    accounts::get,
+    accounts::patch,
+    accounts::delete,
+    events::list,
+    event::get,
+    audit::list,
+    webhooks::list,
+    webhooks::create,
+    webhooks::get,
+    webhooks::patch,
+    webhooks::delete,
+    overview::get,
+    attempts::list,
+    replays::list,
+    replays::create,
+    replays::get,
+    replays::cancel,
+    webhooks::enable,
+    webhooks::disable,
+    webhooks::verify,
+    trigger::trigger,
+    signing_secrets::list,
+    signing_secrets::add,
+    signing_secrets::delete,
+    signing_secrets::activate,
+))]
+struct Documented;
+
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    Documented::openapi()
+}
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
@@ -73,6 +121,13 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(web::resource("/webhooks/{id}/disable").post(webhooks::disable))
         .service(web::resource("/webhooks/{id}/verify").post(webhooks::verify))
         .service(web::resource("/webhooks/{id}/events").post(trigger::trigger))
+        .service(
+            web::resource("/webhooks/{id}/replays")
+                .get(replays::list)
+                .post(replays::create),
+        )
+        .service(web::resource("/webhooks/{id}/replays/{replay}").get(replays::get))
+        .service(web::resource("/webhooks/{id}/replays/{replay}/cancel").post(replays::cancel))
         .configure(signing_secrets);
 }
 

@@ -6,14 +6,16 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use shared::domain::catalog;
 use shared::domain::state::totals::{HOUR_MS, HOURS_KEPT_MS};
-use shared::ids::{EventTypeHash, WebhookId};
+use shared::ids::EventTypeHash;
 use shared::time::Timestamp;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::time_range::{TimeRange, invalid};
-use crate::api::{find, id, owner};
+use crate::api::{find, owner, webhook_id};
 use crate::core::overview::{Grain, Overview, Span, Sums};
 use crate::owner::{Answer, Question};
 
@@ -21,27 +23,36 @@ use crate::owner::{Answer, Question};
 const RANGE_MS: i64 = 24 * HOUR_MS;
 
 /// Texts, so that a malformed time is told in our words.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Parameters {
+    /// The first instant, within the last 30 days; 24 hours before `to` where it is left out.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     from: Option<String>,
+    /// The first instant after the range; now where it is left out.
+    #[param(value_type = Option<terms::Time>, nullable = false)]
     to: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Overview)]
 struct OverviewResource {
     #[serde(flatten)]
+    #[schema(value_type = terms::Sums)]
     sums: Sums,
     pending: u64,
     consecutive_failures: u32,
     ledger: LedgerResource,
     by_event: Vec<EventResource>,
     /// The length of each bucket: `minute` or `hour`.
+    #[schema(value_type = terms::Grain)]
     bucket: Grain,
     buckets: Vec<BucketResource>,
 }
 
 /// Since the webhook's creation.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ledger)]
 struct LedgerResource {
     accepted: u64,
     delivered: u64,
@@ -54,28 +65,47 @@ struct LedgerResource {
     recounted: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventTypeTotals)]
 struct EventResource {
     /// Null for what ended together with others, of whatever type.
+    #[schema(required)]
     event: Option<&'static str>,
     #[serde(flatten)]
+    #[schema(value_type = terms::Sums)]
     sums: Sums,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Bucket)]
 struct BucketResource {
+    #[schema(value_type = terms::Time)]
     at: Timestamp,
     #[serde(flatten)]
+    #[schema(value_type = terms::Sums)]
     sums: Sums,
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}/overview",
+    operation_id = "get_overview",
+    summary = "Get totals of a webhook's deliveries",
+    tag = "Deliveries",
+    params(("id" = terms::WebhookId, Path), Parameters),
+    responses(
+        (status = 200, description = "The totals", body = OverviewResource),
+        (status = 400),
+        (status = 422),
+    ),
+)]
 pub(super) async fn get(
     caller: Principal,
     app: OpenApp,
     path: Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let webhook: WebhookId = id(&path)?;
+    let webhook = webhook_id(&path)?;
     find(&app, |state| {
         state.webhook_of(caller.project, webhook).map(|_| ())
     })

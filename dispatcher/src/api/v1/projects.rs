@@ -10,21 +10,40 @@ use shared::ids::ProjectId;
 use shared::limits::NAME_BYTES_MAX;
 use shared::random;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use crate::api::auth::{ADMIN, Admin};
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::fields::line;
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
-use crate::api::page::Page;
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 use crate::api::{find, id, make};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Project)]
 struct ProjectResource {
+    #[schema(value_type = terms::ProjectId)]
     id: ProjectId,
     name: String,
+    #[schema(value_type = terms::Time)]
     created_at: Timestamp,
+}
+
+/// What is sent to make a project.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct CreateProject {
+    /// Up to 512 bytes, no control characters.
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        pattern = "^\\P{Cc}+$",
+        example = "Acme"
+    )]
+    name: String,
 }
 
 impl From<&Project> for ProjectResource {
@@ -37,6 +56,20 @@ impl From<&Project> for ProjectResource {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/projects",
+    operation_id = "create_project",
+    summary = "Create a project",
+    tag = "Projects",
+    params(IdempotencyHeader),
+    request_body = CreateProject,
+    responses(
+        (status = 201, description = "The project", body = ProjectResource, headers(("Location" = String))),
+        (status = 409),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn create(
     caller: Admin,
     app: OpenApp,
@@ -66,6 +99,18 @@ pub(super) async fn create(
         .json(created))
 }
 
+#[utoipa::path(
+    get,
+    path = "/projects",
+    operation_id = "list_projects",
+    summary = "List projects",
+    tag = "Projects",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page of projects, oldest first", body = List<ProjectResource>),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn list(
     _: Admin,
     app: OpenApp,
@@ -83,6 +128,18 @@ pub(super) async fn list(
     Ok(HttpResponse::Ok().json(list))
 }
 
+#[utoipa::path(
+    get,
+    path = "/projects/{id}",
+    operation_id = "get_project",
+    summary = "Get a project",
+    tag = "Projects",
+    params(("id" = terms::ProjectId, Path)),
+    responses(
+        (status = 200, description = "The project", body = ProjectResource),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn get(
     _: Admin,
     app: OpenApp,
@@ -94,6 +151,19 @@ pub(super) async fn get(
 }
 
 /// A tombstone: from here on nothing of the project is to be seen, and its keys open nothing.
+#[utoipa::path(
+    delete,
+    path = "/projects/{id}",
+    operation_id = "delete_project",
+    summary = "Delete a project and all that is in it",
+    tag = "Projects",
+    params(("id" = terms::ProjectId, Path)),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 409),
+    ),
+    security(("admin_token" = [])),
+)]
 pub(super) async fn delete(
     _: Admin,
     app: OpenApp,

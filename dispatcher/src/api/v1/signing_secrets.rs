@@ -17,14 +17,26 @@ use super::webhook_resource::{SigningSecretResource, printed_id};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::fields::Digest;
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
-use crate::api::page::Page;
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 use crate::api::webhooks::{applied, seal_secret, webhook};
 use crate::api::{find, id, make, webhook_id};
 use crate::app::App;
 
 /// Without the secrets themselves, which the webhook shows.
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}/signing_secrets",
+    operation_id = "list_signing_secrets",
+    summary = "List signing secrets",
+    tag = "Signing secrets",
+    params(("id" = terms::WebhookId, Path), PageQuery),
+    responses(
+        (status = 200, description = "A page of secrets, oldest first", body = List<SigningSecretResource>),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,
@@ -42,6 +54,18 @@ pub(super) async fn list(
 }
 
 /// Adds one that does not sign yet.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/signing_secrets",
+    operation_id = "add_signing_secret",
+    summary = "Add a signing secret",
+    tag = "Signing secrets",
+    params(("id" = terms::WebhookId, Path), IdempotencyHeader),
+    responses(
+        (status = 201, description = "The secret", body = SigningSecretResource, headers(("Location" = String))),
+        (status = 409),
+    ),
+)]
 pub(super) async fn add(
     caller: Principal,
     app: OpenApp,
@@ -74,6 +98,18 @@ pub(super) async fn add(
 }
 
 /// From now on it signs. The active one is answered alike.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/signing_secrets/{secret}/activate",
+    operation_id = "activate_signing_secret",
+    summary = "Sign with this secret",
+    tag = "Signing secrets",
+    params(("id" = terms::WebhookId, Path), ("secret" = terms::SecretId, Path)),
+    responses(
+        (status = 200, description = "The secret", body = SigningSecretResource),
+        (status = 409),
+    ),
+)]
 pub(super) async fn activate(
     caller: Principal,
     app: OpenApp,
@@ -96,6 +132,18 @@ pub(super) async fn activate(
 }
 
 /// For good: it signs nothing more, and is erased from the log.
+#[utoipa::path(
+    delete,
+    path = "/webhooks/{id}/signing_secrets/{secret}",
+    operation_id = "delete_signing_secret",
+    summary = "Delete a signing secret",
+    tag = "Signing secrets",
+    params(("id" = terms::WebhookId, Path), ("secret" = terms::SecretId, Path)),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 409),
+    ),
+)]
 pub(super) async fn delete(
     caller: Principal,
     app: OpenApp,

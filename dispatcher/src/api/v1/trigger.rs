@@ -15,11 +15,13 @@ use shared::domain::webhook::{Status, Webhook};
 use shared::ids::AccountId;
 use shared::limits::OUTSIDE_ID_BYTES_MAX;
 use shared::problem::{FieldError, Problem};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
 use crate::api::open_app::OpenApp;
+use crate::api::openapi::terms;
 use crate::api::webhooks::webhook;
 use crate::api::{find, id, webhook_id};
 use crate::app::App;
@@ -31,14 +33,27 @@ const TESTS_MAX: usize = 25;
 /// Of them under way at the same time; the others wait.
 const TESTS_AT_ONCE: usize = 5;
 
-#[derive(Deserialize)]
+/// The header in documents.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derive alone")]
+struct AccountHeader {
+    /// The account that the tests are of.
+    #[param(rename = "x-account-id", value_type = terms::AccountId)]
+    account: String,
+}
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Test {
+    #[schema(example = "hris_employees.created")]
     event: String,
+    #[schema(min_length = 1, max_length = 512, example = "42")]
     record_id: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TestResult)]
 struct TestResource {
     event: String,
     record_id: String,
@@ -47,6 +62,19 @@ struct TestResource {
 }
 
 /// Answers once every endpoint has.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/events",
+    operation_id = "trigger_webhook",
+    summary = "Send test events",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path), AccountHeader),
+    request_body = Vec<Test>,
+    responses(
+        (status = 207, description = "What became of each test", body = Vec<TestResource>),
+        (status = 429),
+    ),
+)]
 pub(super) async fn trigger(
     caller: Principal,
     app: OpenApp,

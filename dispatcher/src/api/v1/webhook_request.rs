@@ -9,11 +9,63 @@ use shared::domain::policy::Policy;
 use shared::domain::webhook::{Dialect, Endpoint, WebhookDefinition};
 use shared::limits::NAME_BYTES_MAX;
 use shared::problem::FieldError;
+use utoipa::ToSchema;
 
 use super::endpoint_headers::{HeadersChange, changed, headers};
 use crate::api::error::ApiError;
 use crate::api::fields::{Change, Fields, Parsed, boolean, fault, fault_at, object, prose};
 use crate::api::fields::{pointer_to, refused};
+use crate::api::openapi::terms;
+
+/// What is sent to make a webhook.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct CreateWebhook {
+    /// Where to; its address must be public.
+    #[schema(
+        min_length = 1,
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/carillon"
+    )]
+    url: String,
+    #[schema(value_type = Vec<terms::Selector>, min_items = 1, max_items = 200, example = json!(["hris_employees.*", {"event": "account.created"}]))]
+    events: Vec<String>,
+    #[schema(max_length = 512, example = "All that changes")]
+    description: Option<String>,
+    /// Sent with each delivery, 20 at most.
+    #[schema(value_type = Option<HashMap<String, Option<String>>>, example = json!({"x-team": "hr"}))]
+    headers: Option<String>,
+    #[schema(value_type = Option<terms::PolicyChange>)]
+    policy: Option<String>,
+    /// Whether the endpoint must prove that it wants events before it gets any; false by default.
+    #[schema(example = true)]
+    verification_required: Option<bool>,
+}
+
+/// What is sent to change a webhook: what is left out stays, null restores the default.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub(super) struct UpdateWebhook {
+    /// Where to; its address must be public.
+    #[schema(
+        min_length = 1,
+        max_length = 2048,
+        format = "uri",
+        example = "https://hooks.example.com/carillon",
+        nullable = false
+    )]
+    url: Option<String>,
+    #[schema(value_type = Option<Vec<terms::Selector>>, min_items = 1, max_items = 200, nullable = false, example = json!(["hris_employees.*", {"event": "account.created"}]))]
+    events: Option<Vec<String>>,
+    #[schema(max_length = 512, example = "All that changes")]
+    description: Option<String>,
+    /// Sent with each delivery, 20 at most; null removes one, `***` keeps it.
+    #[schema(value_type = Option<HashMap<String, Option<String>>>, example = json!({"x-team": "hr"}))]
+    headers: Option<String>,
+    #[schema(value_type = Option<terms::PolicyChange>)]
+    policy: Option<String>,
+}
 
 /// Whose address has yet to be judged.
 #[derive(Debug)]
@@ -202,6 +254,25 @@ mod tests {
     use shared::ids::SecretId;
 
     use super::*;
+    use crate::api::openapi::request;
+
+    #[test]
+    fn requests_are_what_is_documented() {
+        let connectors = Connectors::embedded().unwrap();
+        let policy = json!({"policy": {"max_in_flight": 8}});
+        request::check::<CreateWebhook>(&policy, |fields| {
+            NewWebhook::parse(fields, &connectors).map(drop)
+        });
+        request::check::<UpdateWebhook>(&policy, |fields| {
+            WebhookPatch::parse(fields, &connectors)?;
+            Ok(())
+        });
+        let ordering = json!({"ordering": "strict"});
+        request::check::<terms::PolicyChange>(&ordering, |fields| {
+            let policy = policy_with(&Policy::default(), &fields.into_members());
+            policy.map(drop).map_err(|faults| refused("policy", faults))
+        });
+    }
 
     fn pointers<T: std::fmt::Debug>(result: Result<T, ApiError>) -> Vec<String> {
         match result {

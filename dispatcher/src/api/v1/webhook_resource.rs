@@ -8,43 +8,63 @@ use shared::domain::policy::Policy;
 use shared::domain::webhook::{Dialect, SigningSecret, Status, Webhook};
 use shared::ids::SecretId;
 use shared::time::Timestamp;
+use utoipa::ToSchema;
 
 use super::endpoint_headers::MASK;
+use crate::api::openapi::terms;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Webhook)]
 pub(super) struct WebhookResource {
     /// As the webhook's own dialect prints it.
+    #[schema(value_type = terms::WebhookId)]
     id: String,
     /// In lists without the query, which may hold a token.
     url: String,
+    #[schema(value_type = terms::Dialect)]
     dialect: Dialect,
+    #[schema(value_type = terms::Status)]
     status: Status,
+    #[schema(required)]
     status_reason: Option<String>,
+    #[schema(value_type = Vec<terms::Selector>)]
     events: Selection,
+    #[schema(required)]
     description: Option<String>,
     /// Values are masked: they may be credentials.
+    #[schema(value_type = HashMap<String, String>)]
     headers: BTreeMap<String, &'static str>,
     verification_required: bool,
+    #[schema(value_type = Option<terms::Time>, required)]
     verified_at: Option<Timestamp>,
+    #[schema(value_type = terms::Policy)]
     policy: Policy,
     signing_secrets: Vec<SigningSecretResource>,
+    #[schema(value_type = terms::Time)]
     created_at: Timestamp,
+    #[schema(value_type = terms::Time)]
     updated_at: Timestamp,
     /// After a change: whether the owner confirmed it in time. It holds either way.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     applied: Option<bool>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SigningSecret)]
 pub(super) struct SigningSecretResource {
+    #[schema(value_type = terms::SecretId)]
     id: SecretId,
     /// Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     secret: Option<String>,
     active: bool,
+    #[schema(value_type = terms::Time)]
     created_at: Timestamp,
     /// As of a webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     applied: Option<bool>,
 }
 

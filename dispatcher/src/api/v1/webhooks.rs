@@ -10,19 +10,34 @@ use shared::domain::webhook::Dialect;
 use shared::ids::WebhookId;
 use shared::problem::Problem;
 
-use super::webhook_request::{NewWebhook, WebhookPatch};
+use super::webhook_request::{CreateWebhook, NewWebhook, UpdateWebhook, WebhookPatch};
 use super::webhook_resource::WebhookResource;
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
-use crate::api::etag::{IfMatch, etag};
-use crate::api::idempotency::IdempotencyKey;
+use crate::api::etag::{IfMatch, IfMatchHeader, etag};
+use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
-use crate::api::page::Page;
+use crate::api::openapi::terms;
+use crate::api::page::{List, Page, PageQuery};
 use crate::api::webhooks::{self, Draft, Verification, applied, check_endpoint, webhook};
 use crate::api::{find, unless_moved_on, webhook_id};
 use crate::app::App;
 
+#[utoipa::path(
+    post,
+    path = "/webhooks",
+    operation_id = "create_webhook",
+    summary = "Create a webhook",
+    tag = "Webhooks",
+    params(IdempotencyHeader),
+    request_body = CreateWebhook,
+    responses(
+        (status = 201, description = "The webhook, with its first signing secret", body = WebhookResource, headers(("ETag" = String), ("Location" = String))),
+        (status = 404),
+        (status = 409),
+    ),
+)]
 pub(super) async fn create(
     caller: Principal,
     app: OpenApp,
@@ -48,6 +63,18 @@ pub(super) async fn create(
         .json(WebhookResource::after_change(&webhook, applied)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks",
+    operation_id = "list_webhooks",
+    summary = "List webhooks",
+    tag = "Webhooks",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page of webhooks of both dialects, oldest first", body = List<WebhookResource>),
+        (status = 404),
+    ),
+)]
 pub(super) async fn list(
     caller: Principal,
     app: OpenApp,
@@ -63,6 +90,17 @@ pub(super) async fn list(
     Ok(HttpResponse::Ok().json(list))
 }
 
+#[utoipa::path(
+    get,
+    path = "/webhooks/{id}",
+    operation_id = "get_webhook",
+    summary = "Get a webhook",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path)),
+    responses(
+        (status = 200, description = "The webhook, with its signing secrets", body = WebhookResource, headers(("ETag" = String))),
+    ),
+)]
 pub(super) async fn get(
     caller: Principal,
     app: OpenApp,
@@ -74,6 +112,19 @@ pub(super) async fn get(
         .json(WebhookResource::whole(&webhook)))
 }
 
+#[utoipa::path(
+    patch,
+    path = "/webhooks/{id}",
+    operation_id = "update_webhook",
+    summary = "Change a webhook",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path), IfMatchHeader),
+    request_body = UpdateWebhook,
+    responses(
+        (status = 200, description = "The webhook", body = WebhookResource, headers(("ETag" = String))),
+        (status = 409),
+    ),
+)]
 pub(super) async fn patch(
     caller: Principal,
     app: OpenApp,
@@ -115,6 +166,18 @@ pub(super) async fn patch(
 }
 
 /// Answers once the owner has stopped sending, or after a second.
+#[utoipa::path(
+    delete,
+    path = "/webhooks/{id}",
+    operation_id = "delete_webhook",
+    summary = "Delete a webhook",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path), IfMatchHeader),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 409),
+    ),
+)]
 pub(super) async fn delete(
     caller: Principal,
     app: OpenApp,
@@ -138,6 +201,18 @@ pub(super) async fn delete(
 }
 
 /// Lifts what was decided about the webhook, by whomever.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/enable",
+    operation_id = "enable_webhook",
+    summary = "Enable a webhook",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path), IfMatchHeader),
+    responses(
+        (status = 200, description = "The webhook", body = WebhookResource, headers(("ETag" = String))),
+        (status = 409),
+    ),
+)]
 pub(super) async fn enable(
     caller: Principal,
     app: OpenApp,
@@ -155,6 +230,18 @@ pub(super) async fn enable(
 }
 
 /// What is pending, and what arrives from now on, is skipped.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/disable",
+    operation_id = "disable_webhook",
+    summary = "Disable a webhook",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path), IfMatchHeader),
+    responses(
+        (status = 200, description = "The webhook", body = WebhookResource, headers(("ETag" = String))),
+        (status = 409),
+    ),
+)]
 pub(super) async fn disable(
     caller: Principal,
     app: OpenApp,
@@ -172,6 +259,19 @@ pub(super) async fn disable(
 }
 
 /// Has the endpoint prove that it wants events; 409 and the reason when it does not.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{id}/verify",
+    operation_id = "verify_webhook",
+    summary = "Verify a webhook's endpoint",
+    tag = "Webhooks",
+    params(("id" = terms::WebhookId, Path)),
+    responses(
+        (status = 200, description = "The webhook", body = WebhookResource, headers(("ETag" = String))),
+        (status = 409, extensions(("x-codes" = json!(["conflict", "not_verified"])))),
+        (status = 429),
+    ),
+)]
 pub(super) async fn verify(
     caller: Principal,
     app: OpenApp,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use shared::domain::journal::{
-    Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, LanesSettled, Links, Pack,
-    SkipReason, UnsentEnd,
+    Checkpoint, Counted, EntryPlace, ExhaustReason, JournalEntry, Links, Pack, SkipReason,
+    UnsentEnd,
 };
 use shared::domain::registry::DecidedAt;
 use shared::domain::state::{PartitionState, WebhookState};
@@ -14,6 +14,8 @@ use shared::ids::{Epoch, Position, Sequence, WebhookId};
 use shared::limits::{PACK_BYTES_MAX, UNJOURNALED_AGE_MS_MAX, UNJOURNALED_MAX};
 use shared::time::Timestamp;
 
+use super::pack_size::{COUNTED_BYTES, entry_bytes};
+
 mod expiry;
 mod owed;
 
@@ -21,12 +23,8 @@ use expiry::Expiring;
 pub use expiry::{EXPIRED, Expiry};
 pub use owed::Owed;
 
-/// A generous estimate of an entry without its answer.
-const ENTRY_BYTES: usize = 128;
-const COUNTED_BYTES: usize = 32;
 /// Counts of one pack.
 const COUNTS_MAX: usize = PACK_BYTES_MAX / 2 / COUNTED_BYTES;
-const KEPT_BYTES: usize = 48;
 /// Entries of one pack; their index is a u16.
 const PACK_ENTRIES_MAX: usize = 4_000;
 
@@ -129,7 +127,8 @@ impl Told {
             | JournalEntry::ProbeFailed { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => return None,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => return None,
         };
         let known = state.webhooks.get(&webhook);
         Some(Self {
@@ -326,7 +325,8 @@ impl Commits {
             | JournalEntry::BreakerClosed { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => true,
+            | JournalEntry::Released
+            | JournalEntry::Replay { .. } => true,
         }
     }
 
@@ -556,38 +556,9 @@ fn turns(entry: &JournalEntry) -> bool {
         | JournalEntry::BreakerClosed { .. }
         | JournalEntry::Settled { .. }
         | JournalEntry::AccountsProjected { .. }
-        | JournalEntry::Released => false,
+        | JournalEntry::Released
+        | JournalEntry::Replay { .. } => false,
     }
-}
-
-fn entry_bytes(entry: &JournalEntry) -> usize {
-    ENTRY_BYTES
-        + match entry {
-            JournalEntry::AttemptFailed { failure, .. }
-            | JournalEntry::Exhausted { failure, .. }
-            | JournalEntry::ProbeFailed { failure, .. } => failure.sealed_answer.len(),
-            JournalEntry::PendingEnded { kept, .. } => kept.len().saturating_mul(KEPT_BYTES),
-            JournalEntry::Settled {
-                lanes: LanesSettled::Some(lanes),
-                ..
-            } => lanes.len().saturating_mul(COUNTED_BYTES),
-            JournalEntry::CountedBack { skipped, .. } => {
-                skipped.len().saturating_mul(COUNTED_BYTES)
-            }
-            JournalEntry::Settled {
-                lanes: LanesSettled::All,
-                ..
-            }
-            | JournalEntry::Delivered { .. }
-            | JournalEntry::ConfigApplied { .. }
-            | JournalEntry::Ended { .. }
-            | JournalEntry::BreakerOpened { .. }
-            | JournalEntry::BreakerClosed { .. }
-            | JournalEntry::Deactivated { .. }
-            | JournalEntry::Quarantined { .. }
-            | JournalEntry::AccountsProjected { .. }
-            | JournalEntry::Released => 0,
-        }
 }
 
 #[cfg(test)]

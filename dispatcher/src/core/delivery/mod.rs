@@ -22,6 +22,9 @@ use super::rate::RateLimit;
 
 mod ending;
 mod outcomes;
+mod replaying;
+
+pub use replaying::{ReplayEffect, ReplayInput, ReplayTurn, Replayed};
 
 /// All matches in (after, through], classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +58,13 @@ pub enum Input {
     /// Time has passed, or more may be attempted than before.
     Tick,
     Configured(Rules),
-    /// What is pending at or below the sequence ends, since the configuration says so or since
-    /// EVENTS is about to drop it.
+    /// What is pending at or below ends: the configuration says so, or EVENTS is about to drop it.
     EndPending(Sequence, UnsentEnd),
     /// The webhook may be put to sleep: nothing has happened for a while.
     Rest,
     /// The webhook is deleted: what is pending is not sent.
     Deleted,
+    Replay(ReplayInput),
 }
 
 /// How the webhook is to be treated from here on.
@@ -120,6 +123,7 @@ pub enum Effect {
     },
     /// Send [`Input::Tick`] at this time; replaces what was asked for before.
     WakeAt(Timestamp),
+    Replay(ReplayEffect),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +193,7 @@ pub struct Deliveries {
     /// What was pending at or below has ended as expired.
     expired_through: Sequence,
     deleted: bool,
+    replaying: replaying::Replaying,
 }
 
 /// An entry is applied before it has a place; nothing here asks for one.
@@ -248,6 +253,7 @@ impl Deliveries {
             awaits_end: false,
             expired_through: Sequence(0),
             deleted: false,
+            replaying: replaying::Replaying::default(),
         };
         deliveries.takeover_ramp = (!deliveries.lanes.is_empty()).then_some(0);
         if idle_through.is_some() {
@@ -290,11 +296,19 @@ impl Deliveries {
 
     /// Whether there is nothing to do but wait for events.
     pub fn is_idle(&self) -> bool {
-        self.is_caught_up() && !self.reading && self.next_rules.is_none() && self.lanes.is_empty()
+        self.is_caught_up()
+            && !self.reading
+            && self.next_rules.is_none()
+            && self.lanes.is_empty()
+            && !self.state.replays.is_active()
     }
 
     /// Whether a step with more allowance would start an attempt.
     pub fn wants_more(&self, now: Timestamp) -> bool {
+        self.wants_delivery(now) || self.wants_replay(now)
+    }
+
+    fn wants_delivery(&self, now: Timestamp) -> bool {
         if self.deleted || self.next_rules.is_some() || !self.sends(now) {
             return false;
         }
@@ -303,12 +317,16 @@ impl Deliveries {
                 now >= next_probe_at && self.in_flight() == 0 && !self.lanes.is_empty()
             }
             Breaker::Closed | Breaker::Ramping { .. } => {
-                let limit = usize::from(self.rules.policy.max_in_flight)
-                    .min(health::in_flight_limit(&self.state.health))
-                    .min(self.takeover_ramp.map_or(usize::MAX, |ramp| ramp + 1));
-                self.in_flight() < limit && self.lanes.has_ready(now)
+                self.in_flight() < self.attempts_limit() && self.lanes.has_ready(now)
             }
         }
+    }
+
+    /// Attempts that may be under way.
+    fn attempts_limit(&self) -> usize {
+        usize::from(self.rules.policy.max_in_flight)
+            .min(health::in_flight_limit(&self.state.health))
+            .min(self.takeover_ramp.map_or(usize::MAX, |ramp| ramp + 1))
     }
 
     /// Takes one input; effects are appended in the order in which they are to be carried out.
@@ -351,10 +369,12 @@ impl Deliveries {
                 self.state = WebhookState::default();
                 return;
             }
+            Input::Replay(input) => self.take_replay_input(input, context, effects),
         }
         self.adopt_rules(context, effects);
         self.sweep(context, effects);
         self.start_attempts(context, effects);
+        self.go_on_replaying(context, effects);
         self.settle(effects);
         self.read_on(effects);
         self.wake(context, effects);
@@ -459,7 +479,7 @@ impl Deliveries {
 
     fn start_attempts(&mut self, context: &Context, effects: &mut Vec<Effect>) {
         let mut allowance = context.allowance;
-        while allowance > 0 && self.wants_more(context.now) {
+        while allowance > 0 && self.wants_delivery(context.now) {
             let limit = self.rules.policy.rate_limit_per_second;
             if limit.is_some_and(|limit| !self.rate.allows(limit, context.now)) {
                 return;
@@ -510,7 +530,9 @@ impl Deliveries {
     }
 
     fn wake(&mut self, context: &Context, effects: &mut Vec<Effect>) {
-        let due = self.due(context.now).filter(|due| *due > context.now);
+        let dues = [self.due(context.now), self.replay_due(context.now)];
+        let dues = dues.into_iter().flatten();
+        let due = dues.filter(|due| *due > context.now).min();
         if due != self.woken_at {
             self.woken_at = due;
             effects.extend(due.map(Effect::WakeAt));

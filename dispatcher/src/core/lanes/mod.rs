@@ -7,7 +7,7 @@
 //! record that fails for days costs a few entries, however much lies behind it, and takes no
 //! place in the window that the other lanes share.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use shared::domain::policy::Ordering;
 use shared::ids::{EventId, EventTypeHash, LaneHash, Sequence};
@@ -17,6 +17,7 @@ use shared::limits::{
 use shared::time::Timestamp;
 
 mod forgetting;
+mod holding;
 
 /// What is known of a pending delivery. The body is not: it lies in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Lanes {
     /// Lanes with an attempt under way, and of which delivery. It need not be the head: a lower
     /// one may have been read since.
     in_flight: HashMap<u64, Sequence>,
+    /// Lanes with an attempt under way that is none of their deliveries': a replay's.
+    held: HashSet<u64>,
     /// By record, whatever the ordering.
     unremembered: HashMap<LaneHash, Unremembered>,
     /// The same, lowest first.
@@ -120,6 +123,7 @@ impl Lanes {
             parked: BTreeSet::new(),
             parked_members: 0,
             in_flight: HashMap::new(),
+            held: HashSet::new(),
             unremembered: HashMap::new(),
             unremembered_from: BTreeSet::new(),
             starving: BTreeSet::new(),
@@ -154,8 +158,9 @@ impl Lanes {
         }
     }
 
+    /// Attempts under way, a replay's included.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.len() + self.held.len()
     }
 
     pub fn contains(&self, sequence: Sequence) -> bool {
@@ -331,10 +336,7 @@ impl Lanes {
     /// Sorts everything remembered into lanes anew. Only while nothing is in flight: an attempt
     /// under the old order must not run beside its successor under the new one.
     pub fn reorder(&mut self, ordering: Ordering) {
-        debug_assert!(
-            self.in_flight.is_empty(),
-            "reordered with attempts in flight"
-        );
+        debug_assert!(self.in_flight() == 0, "reordered with attempts in flight");
         self.ordering = ordering;
         self.members.clear();
         self.ready.clear();
@@ -388,7 +390,7 @@ impl Lanes {
             Ordering::Strict => 0,
             Ordering::None => return !self.pending.is_empty(),
         };
-        self.in_flight.contains_key(&key)
+        self.is_taken(key)
             || self
                 .head(key)
                 .is_some_and(|head| self.is_known_lowest(key, head))
@@ -445,7 +447,7 @@ impl Lanes {
     /// Lists a head as ready or waiting, unless its lane has an attempt under way or has
     /// forgotten what comes before it.
     fn list(&mut self, key: u64, head: Sequence) {
-        if self.in_flight.contains_key(&key) || !self.is_known_lowest(key, head) {
+        if self.is_taken(key) || !self.is_known_lowest(key, head) {
             return;
         }
         match self.due(head) {

@@ -1,5 +1,6 @@
 //! The log told once more, plainly: every delivery of every webhook by itself.
 
+mod replays;
 mod told;
 
 use std::collections::BTreeMap;
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use shared::domain::event::Event;
 use shared::domain::journal::{Counted, ExhaustReason, JournalEntry, Pack, SkipReason, UnsentEnd};
 use shared::domain::webhook::{Dialect, Status};
-use shared::ids::{EventId, EventTypeHash, LaneHash, WebhookId};
+use shared::ids::{EventId, EventTypeHash, LaneHash, ReplayId, WebhookId};
 use shared::time::Timestamp;
 
 use crate::checker::Decision;
@@ -40,6 +41,12 @@ pub(crate) struct Told {
     pub(crate) failed: u64,
     /// When its status came to let nothing be sent.
     pub(crate) quiet_since: Option<i64>,
+    /// What was skipped as soon as it was classified.
+    skipped_at_once: BTreeMap<u64, EventId>,
+    deactivated_at: Timestamp,
+    /// Times at which all that was pending was exhausted.
+    deactivations: Vec<Timestamp>,
+    replays: BTreeMap<ReplayId, replays::Told>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +64,7 @@ pub(crate) struct Delivery {
     pub(crate) attempts: u32,
     retry_at: Option<Timestamp>,
     pub(crate) end: Option<End>,
+    exhausted: Option<replays::Exhausted>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +311,7 @@ impl Model {
                 told.attempted(attempt, epoch, decisions, was_open);
                 let is_true = world.posts.iter().any(|post| {
                     post.webhook == id
+                        && post.replay.is_none()
                         && post.epoch == epoch
                         && post.sequence == attempt.position.sequence.0
                         && post.succeeded_at.is_some()
@@ -335,6 +344,8 @@ impl Model {
                 told.attempted(attempt, epoch, decisions, false);
                 told.weigh(weight.counts);
                 told.justify(attempt, *reason, world);
+                told.pending(attempt).exhausted =
+                    Some(replays::Exhausted::Alone(attempt.ended_at()));
                 told.end(attempt, End::Unsent(UnsentEnd::Exhausted(*reason)));
             }
             JournalEntry::Ended { attempt, end } => {
@@ -353,6 +364,10 @@ impl Model {
                     UnsentEnd::Skipped(SkipReason::Erased),
                     "EVENTS still has it: {attempt:?}"
                 );
+                if matches!(end, UnsentEnd::Exhausted(_)) {
+                    told.pending(attempt).exhausted =
+                        Some(replays::Exhausted::Alone(attempt.ended_at()));
+                }
                 told.end(attempt, End::Unsent(*end));
             }
             JournalEntry::PendingEnded {
@@ -363,10 +378,12 @@ impl Model {
                 ..
             } => {
                 let mut ended = 0;
+                let together = told.end_together(*end);
                 for (sequence, delivery) in told.deliveries.range_mut(..=through.0) {
                     let is_kept = kept.iter().any(|kept| kept.sequence.0 == *sequence);
                     if delivery.end.is_none() && !is_kept {
                         delivery.end = Some(End::Unsent(*end));
+                        delivery.exhausted = together;
                         ended += 1;
                         assert!(
                             *end != EXPIRED || *sequence <= world.events.horizon(world.now),
@@ -427,8 +444,11 @@ impl Model {
                     told.consecutive = 0;
                 }
             }
-            JournalEntry::Deactivated { .. }
-            | JournalEntry::Quarantined { .. }
+            JournalEntry::Replay { replay, step, .. } => {
+                told.replay(id, *replay, step, epoch, world)
+            }
+            JournalEntry::Deactivated { at, .. } => told.deactivated_at = *at,
+            JournalEntry::Quarantined { .. }
             | JournalEntry::Settled { .. }
             | JournalEntry::AccountsProjected { .. }
             | JournalEntry::Released => {}

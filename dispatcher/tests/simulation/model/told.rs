@@ -23,6 +23,11 @@ impl Told {
         registry.get(self.latest()).unwrap().project
     }
 
+    pub(super) fn is_enabled(&self, registry: &Registry) -> bool {
+        let last = self.configs.last();
+        last.and_then(|last| Self::status(*last, registry)) == Some(Status::Enabled)
+    }
+
     pub(super) fn status(config: Config, registry: &Registry) -> Option<Status> {
         let status = registry.get(config.registry_sequence).unwrap().status?;
         Some(config.decision.unwrap_or(status))
@@ -63,7 +68,10 @@ impl Told {
 
     pub(super) fn take(&mut self, sequence: u64, event: &Event, skipped: Option<SkipReason>) {
         match skipped {
-            Some(reason) => *self.skipped.entry(reason).or_default() += 1,
+            Some(reason) => {
+                *self.skipped.entry(reason).or_default() += 1;
+                self.skipped_at_once.insert(sequence, event.id);
+            }
             None => {
                 let delivery = Delivery {
                     lane: event.lane,
@@ -72,6 +80,7 @@ impl Told {
                     attempts: 0,
                     retry_at: None,
                     end: None,
+                    exhausted: None,
                 };
                 assert!(
                     self.deliveries.insert(sequence, delivery).is_none(),

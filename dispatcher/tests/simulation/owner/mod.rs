@@ -235,7 +235,7 @@ impl Owner {
                     .filter(|child| child.incarnation == incarnation)
                 {
                     child.handle(wake, self, host, world);
-                } else if matches!(wake, ChildWake::Send(_) | ChildWake::NotSent(..)) {
+                } else if matches!(wake, ChildWake::Send(..) | ChildWake::NotSent(..)) {
                     // The actor is gone; its attempt never left.
                     self.under_way = self.under_way.saturating_sub(1);
                 }
@@ -329,8 +329,12 @@ impl Owner {
         self.after(host, world);
     }
 
+    pub(crate) fn is_halted(&self) -> bool {
+        self.is_halted
+    }
+
     /// Whether the message found room; `None` if the webhook has no actor.
-    fn send(
+    pub(crate) fn send(
         &mut self,
         id: WebhookId,
         message: Message,

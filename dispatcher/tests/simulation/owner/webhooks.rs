@@ -23,10 +23,29 @@ impl Owner {
         world: &mut World,
     ) {
         let id = webhook.id;
-        if self.commits.pending(id) == 0
-            || self.counting.contains(&id)
-            || self.children.contains_key(&id)
-        {
+        let told = self.commits.state().webhooks.get(&id);
+        let is_replaying = told.is_some_and(|told| told.replays.is_active());
+        let idle = self.idle_through(id);
+        if idle.is_none() || is_replaying {
+            self.begin(webhook, idle_through.or(idle), host, world);
+        }
+    }
+
+    /// How far everything has ended, if nothing is pending.
+    pub(crate) fn idle_through(&self, id: WebhookId) -> Option<Sequence> {
+        let classified = self.core.classified().position.sequence;
+        (self.commits.pending(id) == 0).then_some(classified)
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        webhook: &Arc<Webhook>,
+        idle_through: Option<Sequence>,
+        host: &mut Host,
+        world: &mut World,
+    ) {
+        let id = webhook.id;
+        if self.counting.contains(&id) || self.children.contains_key(&id) {
             return;
         }
         let (Some(rules), Some(history)) = (self.rules(webhook, world), self.core.history(id))
@@ -40,10 +59,16 @@ impl Owner {
         let history = history.clone();
         let start = history.start().unwrap_or_default().previous();
         let told = self.commits.pushed_state(id);
-        let state = told.unwrap_or_else(|| WebhookState {
+        let mut state = told.unwrap_or_else(|| WebhookState {
             resolved: start,
             ..WebhookState::default()
         });
+        if world.settings.plants(Plant::ReplayFromTheStart) {
+            for active in &mut state.replays.active {
+                active.settled = Sequence(0);
+                active.attempted.clear();
+            }
+        }
         let core = Deliveries::new(Beginning {
             webhook: id,
             generation: 1,

@@ -6,10 +6,10 @@ mod takeover;
 use shared::codec;
 use shared::domain::journal::JournalEntry;
 use shared::domain::state::PartitionState;
-use shared::ids::{ReplicaId, Sequence};
+use shared::ids::{ReplicaId, Sequence, WebhookId};
 use shared::time::Timestamp;
 
-use dispatcher::core::delivery::AttemptOutcome;
+use dispatcher::core::delivery::{AttemptOutcome, ReplayInput};
 
 use crate::child::ChildWake;
 use crate::owner::{Ended, Owner};
@@ -39,6 +39,7 @@ pub(crate) enum Wake {
     Take(Step),
     PostEnded(usize, AttemptOutcome),
     Owner(u64, OwnerWake),
+    Replay(WebhookId, ReplayInput),
 }
 
 /// For the owner of an epoch; another is not concerned.
@@ -277,6 +278,11 @@ impl Process {
             Wake::AppendTimedOut(token) => self.answered(token, None, world),
             Wake::Take(step) => self.take(step, world),
             Wake::PostEnded(post, outcome) => self.post_ended(post, outcome, world),
+            Wake::Replay(webhook, input) => {
+                if let Some(owner) = &mut self.owner {
+                    owner.replay_asked(webhook, input, &mut self.host, world);
+                }
+            }
             Wake::Owner(epoch, wake) => {
                 if let Some(owner) = self.owner.as_mut().filter(|owner| owner.epoch == epoch) {
                     owner.handle(wake, &mut self.host, world);

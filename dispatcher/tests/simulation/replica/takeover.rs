@@ -104,7 +104,8 @@ impl Process {
         let hold_ends_until = if taking.is_released || taking.state.last.is_none() {
             Timestamp::default()
         } else {
-            taking.began_at.plus_millis(PREDECESSOR_MS)
+            let now = taking.began_at.max(taking.state.now);
+            now.plus_millis(PREDECESSOR_MS)
         };
         let index = self.host.index;
         world.note(|| format!("process {index} owns the partition, epoch {}", taking.epoch));

@@ -99,6 +99,23 @@ impl Health {
         }
     }
 
+    /// A probe that was no delivery's failed: nothing counts, and the next one waits.
+    pub(super) fn probed_in_vain(&mut self, next: Timestamp, pause_until: Option<Timestamp>) {
+        self.paused_until = self.paused_until.max(pause_until);
+        if let Breaker::Open {
+            probes,
+            last_probed,
+            ..
+        } = self.breaker
+        {
+            self.breaker = Breaker::Open {
+                probes: probes.saturating_add(1),
+                next_probe_at: next,
+                last_probed,
+            };
+        }
+    }
+
     pub(super) fn opened(&mut self, next_probe_at: Timestamp) {
         self.breaker = Breaker::Open {
             probes: 0,

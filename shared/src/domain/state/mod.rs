@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 pub mod health;
 pub mod ledger;
+pub mod replays;
 #[cfg(test)]
 mod tests;
 pub mod totals;
@@ -20,6 +21,7 @@ pub mod webhook;
 
 pub use health::{Breaker, Health};
 pub use ledger::Ledger;
+pub use replays::{ActiveReplay, Deactivation, Extent, Replay, ReplayLedger, Replays};
 pub use totals::{Tally, Totals};
 pub use webhook::{Applied, Failing, Rule, WebhookState};
 

@@ -12,6 +12,7 @@ use crate::domain::journal::{
     LanesSettled, Links, SkipReason, UnsentEnd,
 };
 use crate::ids::{EventId, EventTypeHash, LaneHash};
+use crate::limits::APPLIED_KEPT_MAX;
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
@@ -177,17 +178,16 @@ fn what_creation_reached_back_to_is_counted_once_and_stays_classifiable_until_th
         accepted: 4,
         skipped: vec![(SkipReason::Unverified, 2)],
     };
-    let entries = vec![
-        created,
-        configured(2, 20, false),
-        settled,
-        configured(3, 30, false),
-    ];
+    let kept = u64::try_from(APPLIED_KEPT_MAX).unwrap();
+    let changes = (2..kept + 10).map(|number| configured(number, 20 + number, false));
+    let mut entries = vec![created, settled];
+    entries.extend(changes);
     state.apply(Sequence(1), &pack(1, 1, 0, entries)).unwrap();
-    assert_eq!(webhook(&state).applied.len(), 3);
-    let entries = vec![counted_back.clone(), counted_back, configured(4, 41, false)];
+    assert_eq!(webhook(&state).applied.len(), APPLIED_KEPT_MAX + 9);
+    let last = configured(kept + 10, 50 + kept, false);
+    let entries = vec![counted_back.clone(), counted_back, last];
     state.apply(Sequence(2), &pack(1, 2, 0, entries)).unwrap();
-    assert_eq!(webhook(&state).applied.len(), 2);
+    assert_eq!(webhook(&state).applied.len(), APPLIED_KEPT_MAX + 1);
     assert_eq!(webhook(&state).ledger.accepted, 6);
     assert_eq!(webhook(&state).ledger.pending(), 4);
 }

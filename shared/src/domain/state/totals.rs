@@ -214,7 +214,8 @@ fn is_failure(entry: &JournalEntry) -> bool {
         | JournalEntry::Quarantined { .. }
         | JournalEntry::Settled { .. }
         | JournalEntry::AccountsProjected { .. }
-        | JournalEntry::Released => false,
+        | JournalEntry::Released
+        | JournalEntry::Replay { .. } => false,
     }
 }
 

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use super::health::Health;
 use super::ledger::Ledger;
+use super::replays::Replays;
 use crate::domain::journal::{
     AttemptEntry, EntryPlace, JournalEntry, Kept, LanesSettled, Links, UnsentEnd,
 };
 use crate::ids::{EventId, EventTypeHash, LaneHash, Position, Sequence};
+use crate::limits::APPLIED_KEPT_MAX;
 use crate::time::Timestamp;
 
 /// A delivery that the journal knows to be pending: it failed, or it was under way when others
@@ -62,6 +64,7 @@ pub struct WebhookState {
     pub links: Links,
     /// Where the owner's last decision of its own stands, while it holds (rule 10).
     pub decided: Option<EntryPlace>,
+    pub replays: Replays,
 }
 
 impl WebhookState {
@@ -157,7 +160,8 @@ impl WebhookState {
             }
             JournalEntry::BreakerOpened { next_probe_at, .. } => self.health.opened(*next_probe_at),
             JournalEntry::BreakerClosed { .. } => self.health.closed(),
-            JournalEntry::Deactivated { from, .. } => {
+            JournalEntry::Deactivated { at, from, .. } => {
+                self.replays.deactivated_at = Some(*at);
                 self.decide(place, *from, Rule::Deactivated);
             }
             JournalEntry::Quarantined { from, .. } => {
@@ -166,6 +170,7 @@ impl WebhookState {
             JournalEntry::Settled {
                 resolved, lanes, ..
             } => self.settle(*resolved, lanes),
+            JournalEntry::Replay { replay, step, .. } => self.replay(*replay, step),
             JournalEntry::AccountsProjected { .. } | JournalEntry::Released => {}
         }
     }
@@ -199,8 +204,9 @@ impl WebhookState {
         self.applied.push(Applied { from, rule });
     }
 
-    /// Drops what was superseded below everything that may be read again. A decision of the
-    /// owner stays until an entry that lifts it has superseded it too.
+    /// Drops what was superseded below everything that may be read again, but for the last few,
+    /// by which a replay knows what the webhook was owed. A decision of the owner stays until an
+    /// entry that lifts it has superseded it too.
     fn forget_applied(&mut self) {
         // What creation reached back to is classified once more, to be counted.
         let uncounted = self.uncounted.map(|(first, _)| first);
@@ -213,14 +219,14 @@ impl WebhookState {
             let is_reached = applied.from.sequence <= needed;
             match applied.rule {
                 Rule::Registry { lifts, .. } => {
-                    if !is_superseded {
+                    if !is_superseded || kept.len() < APPLIED_KEPT_MAX {
                         kept.push(applied);
                     }
                     is_superseded |= is_reached;
                     is_lifted |= is_reached && lifts;
                 }
                 Rule::Deactivated | Rule::Quarantined => {
-                    if !is_lifted {
+                    if !is_lifted || kept.len() < APPLIED_KEPT_MAX {
                         kept.push(applied);
                     }
                 }
@@ -281,6 +287,7 @@ impl WebhookState {
     }
 
     fn pending_ended(&mut self, through: Sequence, end: UnsentEnd, count: u64, kept: &[Kept]) {
+        self.remember_deactivation(through, end, kept);
         self.ledger.end(end, count);
         let later = self.failing.split_off(&through.next());
         let mut failing = std::mem::replace(&mut self.failing, later);

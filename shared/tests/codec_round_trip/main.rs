@@ -1,5 +1,7 @@
 //! Whatever a pack or a state may hold is read as it was written, and a state has one encoding.
 
+mod replays;
+
 use proptest::collection::{btree_map, hash_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -268,7 +270,12 @@ fn pack() -> impl Strategy<Value = Pack> {
                 count,
             }
         });
-    let entry = prop_oneof![attempt_entry(), ending_entry(), decision_entry()];
+    let entry = prop_oneof![
+        attempt_entry(),
+        ending_entry(),
+        decision_entry(),
+        replays::replay_entry()
+    ];
     let head = (any::<u64>(), any::<u64>(), time(), position());
     let counts = (vec(counted, 0..4), any::<bool>());
     (head, of(checkpoint()), counts, vec(entry, 0..8)).prop_map(
@@ -346,9 +353,9 @@ fn webhook_state() -> impl Strategy<Value = WebhookState> {
         btree_map(sequence(), failing, 0..4),
         btree_map(lane(), sequence(), 0..4),
     );
-    let rest = (health(), links(), of(place()));
+    let rest = (health(), links(), of(place()), replays::replays());
     (vec(applied, 0..4), ledger, pending, rest).prop_map(
-        |(applied, ledger, pending, (health, links, decided))| WebhookState {
+        |(applied, ledger, pending, (health, links, decided, replays))| WebhookState {
             applied,
             ledger,
             uncounted: pending.0,
@@ -359,6 +366,7 @@ fn webhook_state() -> impl Strategy<Value = WebhookState> {
             health,
             links,
             decided,
+            replays,
         },
     )
 }

@@ -6,6 +6,8 @@
     reason = "a test's helpers may fail loudly"
 )]
 
+mod replays;
+
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -58,6 +60,7 @@ fn event() -> Event {
 }
 
 const WEBHOOK: WebhookId = WebhookId::from_bytes([4; 16]);
+const REPLAY: ReplayId = ReplayId::from_bytes([8; 16]);
 const EVENT: EventId = EventId::from_bytes([3; 16]);
 const EVENT_TYPE: EventTypeHash = EventTypeHash(0xfedc_ba98);
 const FAILURE_KINDS: [FailureKind; 8] = [
@@ -241,6 +244,11 @@ fn webhook_entries() -> Vec<JournalEntry> {
             attempts: 1,
         }],
     }));
+    entries.extend(replays::replay_steps().map(|step| JournalEntry::Replay {
+        webhook,
+        replay: REPLAY,
+        step,
+    }));
     entries
 }
 
@@ -318,6 +326,7 @@ fn state() -> PartitionState {
             pack: Sequence(59),
             index: 3,
         }),
+        replays: replays::replays(),
     };
     let ramping = WebhookState {
         health: health(Breaker::Ramping { successes: 17 }),
@@ -528,7 +537,7 @@ fn version_one_is_frozen() {
 fn the_golden_pack_has_every_entry() {
     let entries = pack().entries;
     let kinds: HashSet<_> = entries.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 15);
+    assert_eq!(kinds.len(), 16);
 }
 
 #[test]
