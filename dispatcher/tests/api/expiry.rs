@@ -14,7 +14,7 @@ use crate::nats_server::NatsServer;
 use crate::process::Dispatcher;
 use crate::support::{ADMIN, eventually_ok};
 
-const AGE_MAX: Duration = Duration::from_secs(15);
+const AGE_MAX: Duration = Duration::from_secs(25);
 const EVENTS: u64 = 40;
 
 /// Accepted, pending and expired.
