@@ -215,9 +215,9 @@ fn found(world: &World, selector: &Selector, child: &Child) -> Vec<Found> {
         found.extend(entries.filter_map(|entry| selector.entry(entry)));
     }
     if selector.needs_events() {
-        let events = world
-            .events
-            .range(selector.origin().0, selector.through().0);
+        // What EVENTS has dropped nobody finds, whether it was ever classified or not.
+        let after = selector.origin().0.max(world.events.first() - 1);
+        let events = world.events.range(after, selector.through().0);
         let own = events
             .iter()
             .filter(|(_, event)| event.project == child.webhook.project);
