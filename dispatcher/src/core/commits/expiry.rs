@@ -103,7 +103,10 @@ impl Commits {
             told.is_some_and(|told| told.uncounted.is_none() && told.first_pending() <= through)
                 && !self.expiring.contains_key(id)
         };
-        self.pending.keys().copied().filter(may_expire).collect()
+        let mut due: Vec<_> = self.pending.keys().copied().filter(may_expire).collect();
+        // The same state asks for the same, in the same order.
+        due.sort_unstable();
+        due
     }
 
     /// Begins to count what the webhook has pending at or below `through`. `first` is the first

@@ -37,6 +37,10 @@ impl Commits {
         let expired = self.expiring.iter();
         let expired = expired.filter(|(_, expiring)| expiring.owed().is_some());
         let expired = expired.map(|(webhook, _)| *webhook);
-        self.owed.keys().copied().chain(expired).collect()
+        let mut all: Vec<_> = self.owed.keys().copied().chain(expired).collect();
+        // In an order of its own, and each once: the core is deterministic.
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 }
