@@ -5,7 +5,7 @@ mod fleet;
 mod load;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -24,7 +24,7 @@ use crate::api::{self, Client};
 use crate::checker::{ClientAnswer, Fault, FaultKind, Records, State, ToldLedger, collect};
 use crate::cluster::Tenant;
 use crate::eventually::eventually;
-use crate::receiver::recorder::Recorder;
+use crate::receiver::recorder::{Record, Recorder};
 
 pub const STREAMS: [&str; 3] = [subjects::EVENTS, subjects::REGISTRY, subjects::JOURNAL];
 
@@ -179,8 +179,10 @@ impl Run {
 
     /// Each webhook's ledger by the API, where it can tell. An endpoint has its answer a little
     /// before JOURNAL has the outcome, which alone the API tells of: a webhook with something
-    /// pending is asked again, for as long as that may take.
+    /// pending, or of whose successes some are not told yet, is asked again, for as long as that
+    /// may take.
     async fn told(&self) -> Vec<ToldLedger> {
+        let taken = successes(&self.recorder.record());
         let mut told = Vec::new();
         for target in &self.targets {
             let prefix = format!("/{}/", target.project);
@@ -188,7 +190,8 @@ impl Run {
                 .endpoints
                 .iter()
                 .filter(|(path, _)| path.starts_with(&prefix));
-            for (_, webhook) in of_target {
+            for (endpoint, webhook) in of_target {
+                let taken = taken.get(endpoint).copied().unwrap_or_default();
                 let path = format!("/v1/webhooks/{webhook}/overview");
                 let mut last = None;
                 let at_rest = eventually("the last commit", COMMITTED_WITHIN, async || {
@@ -196,7 +199,9 @@ impl Run {
                     let reply = asked.await.map_err(|error| error.to_string())?;
                     last = ledger(*webhook, &reply.json);
                     match &last {
-                        Some(told) if told.pending > 0 => Err(format!("{told:?}")),
+                        Some(told) if told.pending > 0 || told.delivered < taken => {
+                            Err(format!("{told:?} of {taken}"))
+                        }
                         Some(_) | None => Ok(()),
                     }
                 });
@@ -207,6 +212,23 @@ impl Run {
         }
         told
     }
+}
+
+/// By path, how many events were taken there.
+fn successes(record: &Record) -> HashMap<String, u64> {
+    let taken: HashSet<_> = record
+        .requests
+        .iter()
+        .filter(|request| request.succeeded())
+        .filter_map(|request| Some((request.path, request.event?)))
+        .collect();
+    let mut counts = HashMap::new();
+    for (path, _) in taken {
+        if let Some(path) = record.paths.get(path) {
+            *counts.entry(path.clone()).or_default() += 1;
+        }
+    }
+    counts
 }
 
 fn ledger(webhook: WebhookId, overview: &Value) -> Option<ToldLedger> {
