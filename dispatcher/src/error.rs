@@ -2,6 +2,7 @@
 
 use shared::connector::ConnectorError;
 use shared::http_client::ClientSetupError;
+use shared::nats::resealing::ResealError;
 use shared::nats::topology::TopologyError;
 
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub enum DispatchError {
     PayloadTooSmall(usize),
     #[error("the registry cannot be read: {0}")]
     Registry(String),
+    #[error(transparent)]
+    Reseal(#[from] ResealError),
     #[error("{0}")]
     Node(String),
 }

@@ -18,8 +18,10 @@ use shared::ids::ReplicaId;
 use shared::nats::key_usage::KeyUsage;
 use shared::nats::membership::Membership;
 use shared::nats::registry_view::RegistryView;
+use shared::nats::resealing::{self, Resealed};
 use shared::nats::topology::{self, TopologyError};
 use shared::nats::{self, Nats};
+use shared::secret::MasterKeys;
 use shared::telemetry::metrics::Registry;
 use shared::telemetry::ops;
 use shared::time::{Clock, SystemClock};
@@ -226,8 +228,7 @@ async fn start(
         clock_is_off: condition.clock_is_off,
         ready: condition.ready,
     });
-    let erasing = erase_what_is_left(app.view.clone(), Arc::clone(&app.clock));
-    actix_rt::spawn(erasing);
+    actix_rt::spawn(erase_what_is_left(Rc::clone(&replica)));
     let mut fatal = app.view.fatal();
     let node = tokio::select! {
         node = Node::start(replica) => node,
@@ -242,6 +243,36 @@ async fn start(
         changes,
         view: app.view.clone(),
     })
+}
+
+/// Seals with the current master key what former ones have sealed, while the services run: see
+/// [`resealing`]. Waits for JetStream as long as it takes.
+pub async fn reseal(settings: Settings) -> Result<Resealed, DispatchError> {
+    let nats = connect(&settings).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let keys = settings.master_keys;
+    let view = RegistryView::start(nats.clone(), keys.clone(), Arc::clone(&clock), None);
+    let mut fatal = view.fatal();
+    tokio::select! {
+        resealed = resealed(&view, &nats, &keys, clock.as_ref()) => resealed,
+        reason = fatal.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            Err(DispatchError::Registry(reason.unwrap_or_default()))
+        }
+    }
+}
+
+async fn resealed(
+    view: &RegistryView,
+    nats: &Nats,
+    keys: &MasterKeys,
+    clock: &dyn Clock,
+) -> Result<Resealed, DispatchError> {
+    // A long log takes its time to fold, which no single wait would give it.
+    while !view.is_current() {
+        tokio::time::sleep(CONNECT_RETRY).await;
+    }
+    Ok(resealing::reseal(view, nats, keys, clock).await?)
 }
 
 /// Waits for JetStream as long as it takes; faults of the settings show before.

@@ -46,6 +46,7 @@ pub(crate) struct DispatcherMetrics {
     pub snapshot_seconds: Histogram,
     pub ledger_gaps: Counter,
     pub accounts_projected: Counter,
+    pub projects_erased: Counter,
     pub webhook_events: Counter,
     pub webhook_events_dropped: Counter,
     replays_begun: Counter,
@@ -197,6 +198,10 @@ impl DispatcherMetrics {
             accounts_projected: count(
                 "carillon_dispatcher_accounts_projected_total",
                 "Account entries published as events",
+            ),
+            projects_erased: count(
+                "carillon_dispatcher_projects_erased_total",
+                "Deleted projects of which nothing is left in the logs",
             ),
             webhook_events: count(
                 "carillon_dispatcher_webhook_events_total",

@@ -11,7 +11,7 @@ use shared::{shutdown, telemetry};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse(std::env::args_os().skip(1))?;
+    let arguments = Arguments::parse(Service::Ingest, std::env::args_os().skip(1))?;
     let settings = Settings::load(Service::Ingest, arguments.config)?;
     if arguments.check_config {
         writeln!(std::io::stdout(), "{settings}")?;

@@ -371,11 +371,14 @@ fn without_password(url: &str) -> String {
 pub struct Arguments {
     pub config: Option<PathBuf>,
     pub check_config: bool,
+    /// Seal with the current master key what former ones have sealed, instead of serving.
+    pub reseal: bool,
 }
 
 impl Arguments {
-    /// `--config FILE` and `--check-config`.
+    /// `--config FILE`, `--check-config`, and of the dispatcher `--reseal`.
     pub fn parse(
+        service: Service,
         arguments: impl IntoIterator<Item = std::ffi::OsString>,
     ) -> Result<Self, lexopt::Error> {
         use lexopt::Arg::Long;
@@ -383,11 +386,13 @@ impl Arguments {
         let mut parsed = Self {
             config: None,
             check_config: false,
+            reseal: false,
         };
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("config") => parsed.config = Some(parser.value()?.into()),
                 Long("check-config") => parsed.check_config = true,
+                Long("reseal") if service == Service::Dispatcher => parsed.reseal = true,
                 _ => return Err(argument.unexpected()),
             }
         }

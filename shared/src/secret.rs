@@ -86,7 +86,8 @@ pub enum UnsealError {
     Damaged,
 }
 
-/// The key that seals, and those that still open what was sealed before a rotation.
+/// The keys that seal the projects' data keys, and nothing else: so a rotation has one small thing
+/// to seal anew per project. The current one seals; the others still open what it did not seal.
 #[derive(Clone)]
 pub struct MasterKeys {
     current: MasterKey,
@@ -113,6 +114,11 @@ impl MasterKeys {
 
     pub fn seal(&self, plaintext: &[u8], context: &[u8], nonce: &Nonce) -> Vec<u8> {
         self.current.seal(plaintext, context, nonce)
+    }
+
+    /// Whether these bytes were sealed with the current key, not with a former one.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..5) == Some(&self.current.id)
     }
 
     pub fn unseal(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
@@ -186,8 +192,9 @@ impl MasterKey {
     }
 }
 
-/// A project's own key for free text in JOURNAL (`protocol.md`, rule 28): destroying its one
-/// sealed copy makes every endpoint's answer unreadable, without touching the log.
+/// A project's own key: it seals the project's secrets and credentials in REGISTRY, and free text
+/// in JOURNAL (`protocol.md`, rule 28). Destroying its one sealed copy makes all of them unreadable,
+/// wherever a copy of the logs may lie.
 #[derive(Clone)]
 pub struct DataKey(MasterKey);
 
@@ -237,6 +244,8 @@ mod tests {
             Ok(b"secret".to_vec())
         );
         assert_eq!(open(keys(1, &[]), b"other"), Err(UnsealError::Damaged));
+        assert!(keys(1, &[2]).is_current(&sealed));
+        assert!(!keys(2, &[1]).is_current(&sealed));
         assert!(matches!(
             open(keys(2, &[]), b"prj/credentials"),
             Err(UnsealError::UnknownKey(_))

@@ -76,7 +76,12 @@ pub fn registry_of_project(project: ProjectId) -> String {
 
 /// Entries about accounts, of all projects.
 pub fn registry_accounts() -> String {
-    format!("registry.*.{}.*", Aggregate::Account.as_str())
+    registry_of_aggregate(Aggregate::Account)
+}
+
+/// Entries about things of one kind, of all projects.
+pub fn registry_of_aggregate(aggregate: Aggregate) -> String {
+    format!("registry.*.{}.*", aggregate.as_str())
 }
 
 /// Project, aggregate and id of a registry subject.

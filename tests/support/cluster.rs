@@ -104,6 +104,15 @@ impl Service {
         Ok(())
     }
 
+    /// Runs its program once more beside it, with its settings and these arguments, and gives what
+    /// that printed.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.env_clear().args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        tools::output_of(&mut command)
+    }
+
     /// Waits until `/readyz` says so. A process that ends instead is an error at once.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let url = format!("{}/readyz", self.ops_url());

@@ -88,6 +88,31 @@ impl NatsServer {
         store(&self.folder)
     }
 
+    /// How often the bytes lie in the store's files.
+    pub fn occurrences(&self, bytes: &[u8]) -> Result<usize> {
+        ensure!(!bytes.is_empty(), "nothing to look for");
+        let mut folders = vec![self.store_dir()];
+        let mut count = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                match std::fs::read(&path) {
+                    Ok(file) => {
+                        count += file.windows(bytes.len()).filter(|at| *at == bytes).count()
+                    }
+                    // The server makes and drops files as it goes.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(count)
+    }
+
     pub fn process_id(&self) -> u32 {
         self.process.id()
     }

@@ -202,6 +202,9 @@ fn account_event(
         | RegistryEntry::SigningSecretAdded { .. }
         | RegistryEntry::SigningSecretDeleted { .. }
         | RegistryEntry::SigningSecretErased
+        | RegistryEntry::DataKeyResealed { .. }
+        | RegistryEntry::Erased
+        | RegistryEntry::ProjectErased { .. }
         | RegistryEntry::WebhookVerified { .. }
         | RegistryEntry::WebhookStatusSet { .. } => return None,
     };

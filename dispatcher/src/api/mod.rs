@@ -16,8 +16,9 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpResponse, HttpServer, http::StatusCode, web};
 use shared::domain::registry::{Command, RegistryState};
-use shared::ids::{Sequence, WebhookId};
+use shared::ids::{ProjectId, Sequence, WebhookId};
 use shared::problem::{self, Problem};
+use shared::secret::DataKey;
 
 use self::error::ApiError;
 use crate::app::{App, AppSlot};
@@ -122,6 +123,14 @@ async fn find<T>(app: &App, look: impl Fn(&RegistryState) -> Option<T>) -> Resul
     }
     app.view.catch_up().await?;
     app.view.read(&look).ok_or_else(ApiError::not_found)
+}
+
+/// What the secrets of the caller's project are sealed with; 404 if the project is deleted meanwhile.
+fn data_key(app: &App, project: ProjectId) -> Result<Arc<DataKey>, ApiError> {
+    let key = app
+        .view
+        .read(|state| state.project(project)?.data_key.clone());
+    key.ok_or_else(ApiError::not_found)
 }
 
 /// Makes a thing, unless an earlier call with the same idempotency key has made it, or another

@@ -23,7 +23,7 @@ use super::error::ApiError;
 use super::fields::Digest;
 use super::idempotency::IdempotencyKey;
 use super::open_app::OpenApp;
-use super::{find, make, owner};
+use super::{data_key, find, make, owner};
 use crate::app::App;
 use crate::io::handshake;
 use crate::owner::{Answer, Question};
@@ -98,7 +98,7 @@ pub(crate) async fn create(
         id,
         from: next_event(app).await?,
         definition,
-        sealed_secret: seal_secret(app, project, secret, &new_signing_secret(&random::bytes())),
+        sealed_secret: seal_secret(app, project, secret, &new_signing_secret(&random::bytes()))?,
     };
     let is_made = |state: &RegistryState| state.webhook_of(project, id).is_some();
     let made = make(app, command, &caller.by, is_made).await?;
@@ -223,12 +223,17 @@ async fn next_event(app: &App) -> Result<Position, ApiError> {
     })
 }
 
-pub(crate) fn seal_secret(app: &App, project: ProjectId, id: SecretId, secret: &Secret) -> Vec<u8> {
-    app.master_keys.seal(
+pub(crate) fn seal_secret(
+    app: &App,
+    project: ProjectId,
+    id: SecretId,
+    secret: &Secret,
+) -> Result<Vec<u8>, ApiError> {
+    Ok(data_key(app, project)?.seal(
         secret.reveal().as_bytes(),
         &signing_secret_context(project, id),
         &random::bytes(),
-    )
+    ))
 }
 
 fn seal_endpoint(
@@ -239,5 +244,5 @@ fn seal_endpoint(
 ) -> Result<Vec<u8>, ApiError> {
     let plain = serde_json::to_vec(endpoint).map_err(ApiError::internal)?;
     let context = seal_context(SEALED_ENDPOINT, project, &id.to_string());
-    Ok(app.master_keys.seal(&plain, &context, &random::bytes()))
+    Ok(data_key(app, project)?.seal(&plain, &context, &random::bytes()))
 }

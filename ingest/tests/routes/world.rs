@@ -19,13 +19,15 @@ use shared::nats::registry_view::RegistryView;
 use shared::nats::topology::{self, TopologySettings};
 use shared::nats::{Nats, NatsSettings};
 use shared::partition::PartitionCount;
-use shared::secret::{MasterKeys, Secret, hash_key};
+use shared::secret::{DataKey, MasterKeys, Secret, hash_key};
 use shared::time::{Clock as _, SystemClock, Timestamp};
 use shared::{codec, random, subjects};
 use tokio::sync::oneshot;
 
 use crate::nats_server::NatsServer;
 
+/// Of every project.
+const DATA_KEY: [u8; 32] = [7; 32];
 pub(crate) const MASTER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// Waits for a condition, 15 s at most.
@@ -132,7 +134,7 @@ impl World {
         let create = Command::CreateProject {
             id,
             name: "test".into(),
-            sealed_data_key: master_keys().seal(&[7; 32], &context, &random::bytes()),
+            sealed_data_key: master_keys().seal(&DATA_KEY, &context, &random::bytes()),
         };
         self.execute(create).await;
         let add_key = Command::CreateApiKey {
@@ -249,7 +251,7 @@ impl TestAccount {
             origin_owner_id: "customer-1".into(),
             origin_owner_name: Some("Acme".into()),
             origin_username: None,
-            sealed_secrets: master_keys().seal(&plain, &context, &random::bytes()),
+            sealed_secrets: DataKey::new(&DATA_KEY).seal(&plain, &context, &random::bytes()),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::domain::registry::{DecidedAt as DomainDecidedAt, RegistryEntry, Regis
 use crate::domain::webhook::{
     Dialect as DomainDialect, Status as DomainStatus, WebhookDefinition as DomainWebhook,
 };
-use crate::ids::{SecretId, WebhookId};
+use crate::ids::{SecretId, Sequence, WebhookId};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -63,6 +63,13 @@ enum Entry {
     SigningSecretErased,
     WebhookVerified {
         status: Status,
+    },
+    DataKeyResealed {
+        sealed: Vec<u8>,
+    },
+    Erased,
+    ProjectErased {
+        through: u64,
     },
 }
 
@@ -216,6 +223,11 @@ impl From<&RegistryEntry> for Entry {
             E::WebhookVerified { status } => Self::WebhookVerified {
                 status: Status::of(status),
             },
+            E::DataKeyResealed { sealed } => Self::DataKeyResealed {
+                sealed: sealed.clone(),
+            },
+            E::Erased => Self::Erased,
+            E::ProjectErased { through } => Self::ProjectErased { through: through.0 },
         }
     }
 }
@@ -258,6 +270,11 @@ impl TryFrom<Entry> for RegistryEntry {
             Entry::SigningSecretErased => Self::SigningSecretErased,
             Entry::WebhookVerified { status } => Self::WebhookVerified {
                 status: status.into_domain(),
+            },
+            Entry::DataKeyResealed { sealed } => Self::DataKeyResealed { sealed },
+            Entry::Erased => Self::Erased,
+            Entry::ProjectErased { through } => Self::ProjectErased {
+                through: Sequence(through),
             },
         })
     }

@@ -13,8 +13,10 @@ pub struct Project {
     pub name: String,
     pub created_at: Timestamp,
     pub sequence: Sequence,
-    /// Seals free text in JOURNAL (`protocol.md`, rule 28).
+    /// Seals what is secret of the project, and free text in JOURNAL (`protocol.md`, rule 28).
     pub data_key: Option<Arc<DataKey>>,
+    /// Last of the data key's subject; 0 while that is yet to be folded.
+    pub data_key_sequence: Sequence,
     pub api_keys: BTreeMap<KeyId, ApiKey>,
     pub accounts: BTreeSet<AccountId>,
     pub webhooks: BTreeSet<WebhookId>,

@@ -12,12 +12,14 @@ use crate::partition::PartitionCount;
 
 pub mod append;
 pub mod batches;
+pub mod erasing;
 pub mod idempotency;
 pub mod key_usage;
 pub mod membership;
 pub mod read;
 pub mod registry_view;
 pub mod requests;
+pub mod resealing;
 pub mod retention;
 pub mod snapshots;
 pub mod tail;

@@ -375,10 +375,22 @@ pub async fn message_at(stream: &Stream<()>, sequence: Sequence) -> Result<Looku
                 Ok(Lookup::Expired)
             } else if sequence.0 < state.last_sequence {
                 Ok(Lookup::Erased)
+            } else if sequence.0 == state.last_sequence {
+                last_message(stream, sequence).await
             } else {
                 Err(Unavailable("the stream has not reached the message".into()))
             }
         }
+        Err(error) => Err(Unavailable::new(error)),
+    }
+}
+
+/// The last message may have been stored since it was asked for; asked again, the leader has it
+/// unless it is gone.
+async fn last_message(stream: &Stream<()>, sequence: Sequence) -> Result<Lookup, Unavailable> {
+    match stream.get_raw_message(sequence.0).await {
+        Ok(message) => Ok(Lookup::Found(found(message))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(Lookup::Erased),
         Err(error) => Err(Unavailable::new(error)),
     }
 }

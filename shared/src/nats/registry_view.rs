@@ -16,7 +16,8 @@ use super::tail::Tail;
 use super::{Nats, Unavailable, last_sequence};
 use crate::codec::{self, DecodeError};
 use crate::domain::registry::{
-    Append, ApplyError, Change, Command, CommandError, RegistryRecord, RegistryState, decide,
+    Aggregate, Append, ApplyError, Change, Command, CommandError, RegistryRecord, RegistryState,
+    decide,
 };
 use crate::ids::Sequence;
 use crate::secret::{MasterKeys, UnsealError};
@@ -286,7 +287,11 @@ impl RegistryView {
             let mut last = batch.after;
             for message in &batch.messages {
                 last = message.sequence;
-                match self.fold_one(message) {
+                let folded = match self.learn_data_key(message).await {
+                    Ok(()) => self.fold_one(message),
+                    Err(reason) => Err(reason),
+                };
+                match folded {
                     Ok(Some(change)) => {
                         if let Some(follower) = &follower {
                             // The follower ends with the process.
@@ -294,6 +299,8 @@ impl RegistryView {
                         }
                     }
                     Ok(None) => {}
+                    // Its data key was sealed anew or destroyed since.
+                    Err(_) if self.is_superseded(message).await => {}
                     Err(reason) => {
                         tracing::error!(error = %reason, "the registry cannot be read");
                         self.inner.fatal.send_replace(Some(reason));
@@ -302,6 +309,56 @@ impl RegistryView {
                 }
             }
             self.inner.applied.send_replace(last);
+        }
+    }
+
+    /// A project's data key stands behind what it opens once it was sealed anew.
+    async fn learn_data_key(&self, message: &StoredMessage) -> Result<(), String> {
+        let Some((project, aggregate, _)) = subjects::parse_registry(&message.subject) else {
+            return Ok(());
+        };
+        let is_lacking = match aggregate {
+            Aggregate::Account | Aggregate::Webhook | Aggregate::SigningSecret => {
+                self.read(|state| state.lacks_data_key(project))
+            }
+            Aggregate::Project | Aggregate::DataKey | Aggregate::ApiKey => false,
+        };
+        if !is_lacking {
+            return Ok(());
+        }
+        let subject = subjects::registry(project, Aggregate::DataKey, &project.to_string());
+        let Some(last) = self.last_of(&subject).await else {
+            return Ok(());
+        };
+        let record = codec::decode_record(&last.payload)
+            .map_err(|error| format!("{}: {error}", last.subject))?;
+        let mut state = self
+            .inner
+            .state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let learnt = state.learn_data_key(project, &record.entry, &self.inner.keys);
+        learnt.map_err(|error| format!("{}: {error}", last.subject))
+    }
+
+    /// Whether the entry is about a data key, and not the last one.
+    async fn is_superseded(&self, message: &StoredMessage) -> bool {
+        let place = subjects::parse_registry(&message.subject);
+        if !place.is_some_and(|(_, aggregate, _)| aggregate == Aggregate::DataKey) {
+            return false;
+        }
+        let last = self.last_of(&message.subject).await;
+        last.is_some_and(|last| last.sequence > message.sequence)
+    }
+
+    /// Asks for as long as it takes.
+    async fn last_of(&self, subject: &str) -> Option<StoredMessage> {
+        loop {
+            match last_matching(&self.inner.nats.registry, subject).await {
+                Ok(last) => return last,
+                Err(error) => tracing::debug!(%error, "a data key is asked for again"),
+            }
+            tokio::time::sleep(CONFIRM_EVERY).await;
         }
     }
 

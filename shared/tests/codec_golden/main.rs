@@ -469,6 +469,13 @@ fn records() -> Vec<RegistryRecord> {
         RegistryEntry::WebhookVerified {
             status: Status::Enabled,
         },
+        RegistryEntry::DataKeyResealed {
+            sealed: vec![1, 2, 3],
+        },
+        RegistryEntry::Erased,
+        RegistryEntry::ProjectErased {
+            through: Sequence(9),
+        },
     ]
     .into_iter()
     .map(|entry| RegistryRecord {

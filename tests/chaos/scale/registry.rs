@@ -1,22 +1,26 @@
 //! Webhooks by the ten thousand, written into REGISTRY as the management API would write them.
 
-use anyhow::{Context as _, Result};
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shared::codec;
 use shared::domain::endpoint_url::EndpointUrl;
 use shared::domain::filter::{Pattern, Selection, Selector};
 use shared::domain::policy::Policy;
 use shared::domain::registry::{
-    Aggregate, RegistryEntry, RegistryRecord, SEALED_ENDPOINT, seal_context, signing_secret_context,
+    Aggregate, RegistryEntry, RegistryRecord, SEALED_DATA_KEY, SEALED_ENDPOINT, seal_context,
+    signing_secret_context,
 };
 use shared::domain::webhook::{Dialect, Endpoint, Status, WebhookDefinition};
 use shared::ids::{Position, ProjectId, SecretId, Sequence, WebhookId};
 use shared::nats::append::{Expected, NewMessage};
+use shared::nats::read::last_matching;
 use shared::nats::topology::{self, TopologySettings};
 use shared::nats::{self, Nats, NatsSettings};
 use shared::partition::PartitionCount;
 use shared::random;
-use shared::secret::{MasterKeys, new_signing_secret};
+use shared::secret::{DataKey, MasterKeys, new_signing_secret};
 use shared::subjects;
 use shared::time::Timestamp;
 
@@ -62,20 +66,44 @@ impl Writer {
         &self,
         endpoints: impl Iterator<Item = (ProjectId, String)>,
     ) -> Result<()> {
-        let written = endpoints.map(|(project, url)| self.webhook(project, url));
+        let endpoints: Vec<_> = endpoints.collect();
+        let mut keys = HashMap::new();
+        for (project, _) in &endpoints {
+            if !keys.contains_key(project) {
+                keys.insert(*project, self.data_key(*project).await?);
+            }
+        }
+        let written = endpoints.into_iter().filter_map(|(project, url)| {
+            let key = keys.get(&project)?;
+            Some(self.webhook(project, key, url))
+        });
         stream::iter(written)
             .buffer_unordered(UNDER_WAY)
             .try_collect::<()>()
             .await
     }
 
-    async fn webhook(&self, project: ProjectId, url: String) -> Result<()> {
+    async fn data_key(&self, project: ProjectId) -> Result<DataKey> {
+        let id = project.to_string();
+        let subject = subjects::registry(project, Aggregate::DataKey, &id);
+        let last = last_matching(&self.nats.registry, &subject).await?;
+        let last = last.context("the project's data key")?;
+        let RegistryEntry::DataKeyCreated { sealed } = codec::decode_record(&last.payload)?.entry
+        else {
+            bail!("the data key of {project} was sealed anew");
+        };
+        let context = seal_context(SEALED_DATA_KEY, project, &id);
+        let key = self.keys.unseal(&sealed, &context)?;
+        Ok(DataKey::new(key.as_slice().try_into()?))
+    }
+
+    async fn webhook(&self, project: ProjectId, key: &DataKey, url: String) -> Result<()> {
         let id = WebhookId::new(self.now, &random::for_id());
         let secret_id = SecretId::new(self.now, &random::for_id());
         let secret = new_signing_secret(&random::bytes());
         let secret = RegistryEntry::SigningSecretAdded {
             webhook: id,
-            sealed: self.keys.seal(
+            sealed: key.seal(
                 secret.reveal().as_bytes(),
                 &signing_secret_context(project, secret_id),
                 &random::bytes(),
@@ -93,7 +121,7 @@ impl Writer {
         };
         let definition = WebhookDefinition {
             dialect: Dialect::Stackone,
-            sealed_endpoint: self.keys.seal(
+            sealed_endpoint: key.seal(
                 &serde_json::to_vec(&endpoint)?,
                 &seal_context(SEALED_ENDPOINT, project, &id.to_string()),
                 &random::bytes(),

@@ -489,7 +489,10 @@ fn definitions(records: &Records) -> Definitions<'_> {
             | RegistryEntry::AccountUpdated(_)
             | RegistryEntry::AccountDeleted(_)
             | RegistryEntry::SigningSecretAdded { .. }
-            | RegistryEntry::SigningSecretErased => continue,
+            | RegistryEntry::SigningSecretErased
+            | RegistryEntry::DataKeyResealed { .. }
+            | RegistryEntry::Erased
+            | RegistryEntry::ProjectErased { .. } => continue,
         };
         if let Some(defined) = definition {
             latest.insert(line.webhook, defined);

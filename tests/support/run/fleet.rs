@@ -69,6 +69,11 @@ pub struct Fleet {
 impl Fleet {
     /// Starts everything and waits until it is ready.
     pub async fn start(size: &Size) -> Result<Self> {
+        Self::start_with(size, &[]).await
+    }
+
+    /// With further settings of all services.
+    pub async fn start_with(size: &Size, settings: &[(&str, &str)]) -> Result<Self> {
         ensure!(size.dispatchers > 0 && size.ingests > 0, "nothing to run");
         let temporary = tempfile::tempdir().context("a temporary folder")?;
         let folder = temporary.path().to_owned();
@@ -78,7 +83,7 @@ impl Fleet {
             dispatchers: Vec::new(),
             ingests: Vec::new(),
             nats,
-            environment: environment(&admin_token, size.servers),
+            environment: environment(&admin_token, size.servers, settings),
             admin_token,
             dispatcher: size.dispatcher,
             paths: size.paths,
@@ -177,7 +182,12 @@ fn service(
     Service::new(binary, name, environment, Port::claim()?, folder)
 }
 
-fn environment(admin_token: &str, replicas: usize) -> Vec<(String, String)> {
+/// Of two settings of one name the later one counts.
+fn environment(
+    admin_token: &str,
+    replicas: usize,
+    settings: &[(&str, &str)],
+) -> Vec<(String, String)> {
     let master_key = STANDARD.encode(shared::random::bytes::<32>());
     [
         ("CARILLON_MASTER_KEY", master_key),
@@ -186,6 +196,12 @@ fn environment(admin_token: &str, replicas: usize) -> Vec<(String, String)> {
         ("CARILLON_ENDPOINT_ALLOW_CIDRS", "127.0.0.0/8".into()),
         ("CARILLON_STREAM_REPLICAS", replicas.to_string()),
     ]
+    .into_iter()
+    .chain(
+        settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned())),
+    )
     .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    .collect()
 }

@@ -3,19 +3,14 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::codec;
-use shared::domain::registry::RegistryEntry;
-use shared::subjects;
 use support::api::{Client, text};
-use support::eventually::eventually;
 use support::receiver::{Delivery, Verdict};
 use tokio::time::MissedTickBehavior;
 
 use crate::pair::Pair;
-use crate::stage::{SOON, Stage, event, post_all};
+use crate::stage::{SOON, event, post_all};
 
 const PATH: &str = "/rotating";
 /// 50 a second.
@@ -25,7 +20,7 @@ const EVENTS_A_STEP: usize = 60;
 const ROTATIONS: usize = 3;
 
 /// Posts events until it is dropped.
-async fn flow(client: Client) {
+pub(crate) async fn flow(client: Client) {
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for number in 0.. {
@@ -121,47 +116,4 @@ async fn no_signature_is_ever_bad_while_secrets_are_rotated() {
     }
     pair.receiver.all_verified().unwrap();
     assert!(pair.receiver.count() >= ROTATIONS * 6 * EVENTS_A_STEP);
-}
-
-/// Entries about the secret that the server still holds.
-async fn held(jetstream: &jetstream::Context, secret: &str) -> Vec<RegistryEntry> {
-    let registry = jetstream.get_stream(subjects::REGISTRY).await.unwrap();
-    let state = &registry.cached_info().state;
-    let mut held = Vec::new();
-    for sequence in state.first_sequence..=state.last_sequence {
-        if let Ok(message) = registry.get_raw_message(sequence).await
-            && message.subject.ends_with(secret)
-        {
-            held.push(codec::decode_record(&message.payload).unwrap().entry);
-        }
-    }
-    held
-}
-
-#[tokio::test]
-async fn the_secrets_of_a_deleted_project_are_erased_by_somebody() {
-    let stage = Stage::without_webhook().await;
-    let webhook = json!({"url": stage.receiver.url(PATH), "events": ["*"]});
-    let created = stage.tenant.client.create_webhook(&webhook).await.unwrap();
-    let secret = text(&created.expect(201).unwrap(), "/signing_secrets/0/id").unwrap();
-    let nats = async_nats::connect(stage.cluster.nats.url()).await.unwrap();
-    let jetstream = jetstream::new(nats);
-    let before = held(&jetstream, &secret).await;
-    assert!(matches!(
-        before[..],
-        [RegistryEntry::SigningSecretAdded { .. }]
-    ));
-    let project = format!("/v1/projects/{}", stage.tenant.project);
-    let admin = stage.cluster.admin().unwrap();
-    let deleted = admin.call(Method::DELETE, &project, None).await.unwrap();
-    deleted.expect(204).unwrap();
-    eventually("the erasure", SOON, async || {
-        let held = held(&jetstream, &secret).await;
-        match held[..] {
-            [RegistryEntry::SigningSecretErased] => Ok(()),
-            _ => Err(format!("{} entries", held.len())),
-        }
-    })
-    .await
-    .unwrap();
 }

@@ -27,7 +27,7 @@ use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
 use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery};
-use crate::api::{find, id, make, unless_moved_on};
+use crate::api::{data_key, find, id, make, unless_moved_on};
 use crate::app::App;
 
 #[derive(Serialize, ToSchema)]
@@ -435,7 +435,7 @@ fn seal(
 ) -> Result<Vec<u8>, ApiError> {
     let plain = serde_json::to_vec(secrets).map_err(ApiError::internal)?;
     let context = seal_context(SEALED_ACCOUNT, project, &id.to_string());
-    Ok(app.master_keys.seal(&plain, &context, &random::bytes()))
+    Ok(data_key(app, project)?.seal(&plain, &context, &random::bytes()))
 }
 
 fn randomness() -> Randomness {

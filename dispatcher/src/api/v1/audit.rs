@@ -124,7 +124,11 @@ impl Told {
         match entry {
             RegistryEntry::ProjectCreated { name } => named("project.created", name),
             RegistryEntry::ProjectDeleted => told("project.deleted"),
-            RegistryEntry::DataKeyCreated { .. } | RegistryEntry::SigningSecretErased => None,
+            RegistryEntry::DataKeyCreated { .. }
+            | RegistryEntry::DataKeyResealed { .. }
+            | RegistryEntry::SigningSecretErased
+            | RegistryEntry::Erased
+            | RegistryEntry::ProjectErased { .. } => None,
             RegistryEntry::ApiKeyCreated { name, .. } => named("api_key.created", name),
             RegistryEntry::ApiKeyRevoked => told("api_key.revoked"),
             RegistryEntry::AccountCreated(_) => told("account.created"),

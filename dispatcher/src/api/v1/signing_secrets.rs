@@ -83,7 +83,7 @@ pub(super) async fn add(
         project,
         webhook: webhook_id,
         id,
-        sealed: seal_secret(&app, project, id, &new_signing_secret(&random::bytes())),
+        sealed: seal_secret(&app, project, id, &new_signing_secret(&random::bytes()))?,
     };
     let is_made = |state: &RegistryState| {
         let webhook = state.webhook_of(project, webhook_id);

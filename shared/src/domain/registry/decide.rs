@@ -1,5 +1,6 @@
 //! Commands to appends.
 
+use super::deleted::decide_erasure;
 use super::secrets::{decide_secret, erasures};
 use super::{
     Aggregate, Append, AskedStatus, Command, CommandError, RegistryEntry, RegistryState, UrlChange,
@@ -59,6 +60,17 @@ pub fn decide(
             let entry = RegistryEntry::ProjectDeleted;
             let (text, last) = (id.to_string(), project.sequence);
             Ok(vec![append(id, Aggregate::Project, text, last, entry)])
+        }
+        Command::ResealDataKey { project, sealed } => {
+            let last = made(state, project)?.data_key_sequence;
+            let (entry, text) = (
+                RegistryEntry::DataKeyResealed { sealed },
+                project.to_string(),
+            );
+            Ok(vec![append(project, Aggregate::DataKey, text, last, entry)])
+        }
+        Command::EraseOfDeleted { .. } | Command::RecordErasure { .. } => {
+            decide_erasure(state, command)
         }
         Command::CreateApiKey {
             project,

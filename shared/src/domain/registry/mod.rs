@@ -13,6 +13,7 @@ use super::journal::{EntryPlace, OwnerDecision};
 use super::webhook::{Status, WebhookDefinition};
 
 mod decide;
+mod deleted;
 mod secrets;
 mod state;
 #[cfg(test)]
@@ -118,6 +119,17 @@ pub enum RegistryEntry {
         /// which lifts what an owner decided before (`protocol.md`, rule 10).
         decided: Option<DecidedAt>,
     },
+    /// The data key, under another master key; it is the same key.
+    DataKeyResealed {
+        sealed: Vec<u8>,
+    },
+    /// The last of a subject of a deleted project. All before it is overwritten next.
+    Erased,
+    /// Of the project's own subject: what REGISTRY had of the project through this sequence, and
+    /// what EVENTS had, lies there no more.
+    ProjectErased {
+        through: Sequence,
+    },
 }
 
 /// Where a decision of a partition's owner stands in JOURNAL. Later ones are greater.
@@ -160,6 +172,23 @@ pub enum Command {
     },
     DeleteProject {
         id: ProjectId,
+    },
+    /// The data key of the project, sealed with the current master key.
+    ResealDataKey {
+        project: ProjectId,
+        sealed: Vec<u8>,
+    },
+    /// Ends a subject of a deleted project, whose last entry lies at `last`.
+    EraseOfDeleted {
+        project: ProjectId,
+        aggregate: Aggregate,
+        id: String,
+        last: Sequence,
+    },
+    /// Says that what there was of a deleted project is gone. Asks for nothing when that was said.
+    RecordErasure {
+        project: ProjectId,
+        through: Sequence,
     },
     CreateApiKey {
         project: ProjectId,

@@ -12,7 +12,7 @@ use super::{
 use crate::domain::webhook::{SigningSecret, Webhook, WebhookDefinition, signers};
 use crate::ids::{ProjectId, SecretId, Sequence, WebhookId};
 use crate::limits::SIGNING_SECRETS_MAX;
-use crate::secret::{MasterKeys, Secret};
+use crate::secret::Secret;
 
 /// What a command about a secret asks for. Those that move the webhook's subject count as changes
 /// of it, which the caller bounds.
@@ -77,6 +77,9 @@ pub(super) fn decide_secret(
         }
         Command::CreateProject { .. }
         | Command::DeleteProject { .. }
+        | Command::ResealDataKey { .. }
+        | Command::EraseOfDeleted { .. }
+        | Command::RecordErasure { .. }
         | Command::CreateApiKey { .. }
         | Command::RevokeApiKey { .. }
         | Command::CreateAccount { .. }
@@ -149,7 +152,6 @@ impl RegistryState {
         id: SecretId,
         sequence: Sequence,
         record: &RegistryRecord,
-        keys: &MasterKeys,
     ) -> Result<Changed, ApplyError> {
         let (webhook, sealed) = match &record.entry {
             RegistryEntry::SigningSecretAdded { webhook, sealed } => (*webhook, sealed),
@@ -165,7 +167,8 @@ impl RegistryState {
             self.erasable.insert(id, (project, sequence));
             return Ok(Changed::Other);
         }
-        let plain = keys.unseal(sealed, &signing_secret_context(project, id))?;
+        let key = self.data_key(project)?;
+        let plain = key.unseal(sealed, &signing_secret_context(project, id))?;
         let text = std::str::from_utf8(&plain).map_err(|_| ApplyError::Inconsistent)?;
         let secrets = self.secrets.entry(webhook).or_default();
         secrets.push(SigningSecret {

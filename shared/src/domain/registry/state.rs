@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::deleted::DeletedProject;
 use super::seal_context;
 use super::{Aggregate, RegistryEntry, RegistryRecord, SEALED_ACCOUNT, SEALED_DATA_KEY};
 use crate::domain::account::{Account, AccountDefinition};
@@ -16,8 +17,9 @@ use crate::time::Timestamp;
 #[derive(Debug, Default)]
 pub struct RegistryState {
     pub(super) projects: HashMap<ProjectId, Project>,
-    keys_by_hash: HashMap<[u8; 32], (ProjectId, KeyId)>,
-    accounts: HashMap<AccountId, Arc<Account>>,
+    pub(super) deleted: BTreeMap<ProjectId, DeletedProject>,
+    pub(super) keys_by_hash: HashMap<[u8; 32], (ProjectId, KeyId)>,
+    pub(super) accounts: HashMap<AccountId, Arc<Account>>,
     /// Of deleted ones stays what classifies events of before, for as long as those are retained.
     pub(super) webhooks: HashMap<WebhookId, Arc<Webhook>>,
     pub(super) secrets: HashMap<WebhookId, Vec<SigningSecret>>,
@@ -53,6 +55,8 @@ pub enum ApplyError {
     BadSubject,
     #[error("the entry does not fit what came before it")]
     Inconsistent,
+    #[error("the project's data key is not there")]
+    NoDataKey,
     #[error(transparent)]
     Unseal(#[from] UnsealError),
 }
@@ -107,6 +111,30 @@ impl RegistryState {
         self.applied = self.applied.max(sequence);
     }
 
+    /// Whether the entries of the project cannot be opened before its data key is learnt from further
+    /// on in the log, where it stands once it was sealed anew.
+    pub fn lacks_data_key(&self, project: ProjectId) -> bool {
+        let project = self.projects.get(&project);
+        project.is_some_and(|project| project.data_key.is_none())
+    }
+
+    /// Takes a project's data key from an entry that is yet to be folded. Nothing becomes of one
+    /// that holds none.
+    pub fn learn_data_key(
+        &mut self,
+        project: ProjectId,
+        entry: &RegistryEntry,
+        keys: &MasterKeys,
+    ) -> Result<(), ApplyError> {
+        if let RegistryEntry::DataKeyCreated { sealed }
+        | RegistryEntry::DataKeyResealed { sealed } = entry
+        {
+            let key = unseal_data_key(project, sealed, keys)?;
+            self.known_project(project)?.data_key = Some(Arc::new(key));
+        }
+        Ok(())
+    }
+
     /// Folds one entry. An entry at or below [`Self::applied`] changes nothing.
     pub fn apply(
         &mut self,
@@ -117,6 +145,10 @@ impl RegistryState {
     ) -> Result<Change, ApplyError> {
         let what = if sequence <= self.applied {
             Changed::Other
+        } else if self.deleted.contains_key(&project) {
+            self.applied = sequence;
+            self.forget_outlived(record.at);
+            self.apply_to_deleted(project, sequence, record)
         } else {
             self.applied = sequence;
             self.forget_outlived(record.at);
@@ -125,14 +157,10 @@ impl RegistryState {
                     self.apply_project(project, sequence, record, keys)?
                 }
                 Aggregate::ApiKey => self.apply_api_key(project, parse(id)?, sequence, record)?,
-                Aggregate::Account => {
-                    self.apply_account(project, parse(id)?, sequence, record, keys)?
-                }
-                Aggregate::Webhook => {
-                    self.apply_webhook(project, parse(id)?, sequence, record, keys)?
-                }
+                Aggregate::Account => self.apply_account(project, parse(id)?, sequence, record)?,
+                Aggregate::Webhook => self.apply_webhook(project, parse(id)?, sequence, record)?,
                 Aggregate::SigningSecret => {
-                    self.apply_signing_secret(project, parse(id)?, sequence, record, keys)?
+                    self.apply_signing_secret(project, parse(id)?, sequence, record)?
                 }
             }
         };
@@ -151,12 +179,19 @@ impl RegistryState {
         keys: &MasterKeys,
     ) -> Result<Changed, ApplyError> {
         match &record.entry {
-            RegistryEntry::DataKeyCreated { sealed } => {
-                let context = seal_context(SEALED_DATA_KEY, id, &id.to_string());
-                let key = keys.unseal(sealed, &context)?;
-                let key =
-                    <&[u8; 32]>::try_from(key.as_slice()).map_err(|_| ApplyError::Inconsistent)?;
-                self.project_entry(id, record).data_key = Some(Arc::new(DataKey::new(key)));
+            RegistryEntry::DataKeyCreated { sealed }
+            | RegistryEntry::DataKeyResealed { sealed } => {
+                let key = unseal_data_key(id, sealed, keys);
+                let project = self.project_entry(id, record);
+                project.data_key_sequence = sequence;
+                match key {
+                    Ok(key) => project.data_key = Some(Arc::new(key)),
+                    // Sealed with a master key that this process was not told of; but it is the
+                    // same data key.
+                    Err(ApplyError::Unseal(UnsealError::UnknownKey(_)))
+                        if project.data_key.is_some() => {}
+                    Err(error) => return Err(error),
+                }
                 Ok(Changed::Other)
             }
             RegistryEntry::ProjectCreated { name } => {
@@ -173,7 +208,8 @@ impl RegistryState {
         }
     }
 
-    /// A project appears with its data key, which is appended before it.
+    /// A project appears with its data key, which is appended before it, but comes later in the log
+    /// once it was sealed anew.
     fn project_entry(&mut self, id: ProjectId, record: &RegistryRecord) -> &mut Project {
         self.projects.entry(id).or_insert_with(|| Project {
             id,
@@ -181,26 +217,12 @@ impl RegistryState {
             created_at: record.at,
             sequence: Sequence(0),
             data_key: None,
+            data_key_sequence: Sequence(0),
             api_keys: Default::default(),
             accounts: Default::default(),
             webhooks: Default::default(),
             webhook_bytes: 0,
         })
-    }
-
-    fn delete_project(&mut self, id: ProjectId, sequence: Sequence, record: &RegistryRecord) {
-        let Some(project) = self.projects.remove(&id) else {
-            return;
-        };
-        for key in project.api_keys.values() {
-            self.keys_by_hash.remove(&key.hash);
-        }
-        for account in &project.accounts {
-            self.accounts.remove(account);
-        }
-        for webhook in &project.webhooks {
-            self.delete_webhook(*webhook, sequence, record);
-        }
     }
 
     fn apply_api_key(
@@ -238,7 +260,6 @@ impl RegistryState {
         id: AccountId,
         sequence: Sequence,
         record: &RegistryRecord,
-        keys: &MasterKeys,
     ) -> Result<Changed, ApplyError> {
         let created_at = match &record.entry {
             RegistryEntry::AccountCreated(_) => record.at,
@@ -255,7 +276,7 @@ impl RegistryState {
                 let account = Account {
                     id,
                     project,
-                    secrets: unseal_account(project, id, definition, keys)?,
+                    secrets: unseal_account(project, id, definition, self.data_key(project)?)?,
                     definition: definition.clone(),
                     created_at,
                     updated_at: record.at,
@@ -272,6 +293,13 @@ impl RegistryState {
         Ok(Changed::Account(id))
     }
 
+    /// What the project's things are sealed with.
+    pub(super) fn data_key(&self, project: ProjectId) -> Result<&DataKey, ApplyError> {
+        let project = self.projects.get(&project);
+        let key = project.ok_or(ApplyError::Inconsistent)?.data_key.as_deref();
+        key.ok_or(ApplyError::NoDataKey)
+    }
+
     pub(super) fn known_project(&mut self, id: ProjectId) -> Result<&mut Project, ApplyError> {
         self.projects.get_mut(&id).ok_or(ApplyError::Inconsistent)
     }
@@ -281,13 +309,24 @@ fn parse<T: std::str::FromStr>(id: &str) -> Result<T, ApplyError> {
     id.parse().map_err(|_| ApplyError::BadSubject)
 }
 
+fn unseal_data_key(
+    project: ProjectId,
+    sealed: &[u8],
+    keys: &MasterKeys,
+) -> Result<DataKey, ApplyError> {
+    let context = seal_context(SEALED_DATA_KEY, project, &project.to_string());
+    let key = keys.unseal(sealed, &context)?;
+    let key = <&[u8; 32]>::try_from(key.as_slice()).map_err(|_| ApplyError::Inconsistent)?;
+    Ok(DataKey::new(key))
+}
+
 fn unseal_account(
     project: ProjectId,
     id: AccountId,
     definition: &AccountDefinition,
-    keys: &MasterKeys,
+    key: &DataKey,
 ) -> Result<crate::domain::account::AccountSecrets, ApplyError> {
     let context = seal_context(SEALED_ACCOUNT, project, &id.to_string());
-    let plain = keys.unseal(&definition.sealed_secrets, &context)?;
+    let plain = key.unseal(&definition.sealed_secrets, &context)?;
     serde_json::from_slice(&plain).map_err(|_| ApplyError::Inconsistent)
 }

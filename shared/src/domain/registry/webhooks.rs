@@ -8,7 +8,6 @@ use super::{ApplyError, Changed, RegistryEntry, RegistryRecord, RegistryState, S
 use crate::domain::webhook::{Webhook, WebhookDefinition, WebhookVersion, signers};
 use crate::ids::{Position, ProjectId, Sequence, WebhookId};
 use crate::limits::VERSION_HISTORY_MS;
-use crate::secret::MasterKeys;
 use crate::time::Timestamp;
 
 /// What was outlived is looked for so often, by the entries' own times: it means a look at every
@@ -22,12 +21,11 @@ impl RegistryState {
         id: WebhookId,
         sequence: Sequence,
         record: &RegistryRecord,
-        keys: &MasterKeys,
     ) -> Result<Changed, ApplyError> {
         match &record.entry {
             RegistryEntry::WebhookCreated { from, definition } => {
                 let webhook =
-                    self.fold_webhook((project, id), sequence, *from, definition, record, keys)?;
+                    self.fold_webhook((project, id), sequence, *from, definition, record)?;
                 self.known_project(project)?.webhooks.insert(id);
                 self.put_webhook(webhook);
             }
@@ -37,7 +35,7 @@ impl RegistryState {
                     .ok_or(ApplyError::Inconsistent)?
                     .clone();
                 let mut webhook =
-                    self.fold_webhook((project, id), sequence, old.from, definition, record, keys)?;
+                    self.fold_webhook((project, id), sequence, old.from, definition, record)?;
                 webhook.created_at = old.created_at;
                 webhook.decided = old.decided;
                 let versions = std::mem::replace(&mut webhook.versions, old.versions.clone());
@@ -70,6 +68,7 @@ impl RegistryState {
                 self.webhook_of(project, id)
                     .ok_or(ApplyError::Inconsistent)?;
                 self.known_project(project)?.webhooks.remove(&id);
+                self.lose_all_secrets(project, id);
                 self.delete_webhook(id, sequence, record);
             }
             _ => return Err(ApplyError::Inconsistent),
@@ -89,10 +88,11 @@ impl RegistryState {
         from: Position,
         definition: &WebhookDefinition,
         record: &RegistryRecord,
-        keys: &MasterKeys,
     ) -> Result<Webhook, ApplyError> {
         let context = seal_context(SEALED_ENDPOINT, project, &id.to_string());
-        let plain = keys.unseal(&definition.sealed_endpoint, &context)?;
+        let plain = self
+            .data_key(project)?
+            .unseal(&definition.sealed_endpoint, &context)?;
         let endpoint = serde_json::from_slice(&plain).map_err(|_| ApplyError::Inconsistent)?;
         let secrets = self.secrets.get(&id).cloned().unwrap_or_default();
         Ok(Webhook {
@@ -125,7 +125,6 @@ impl RegistryState {
         record: &RegistryRecord,
     ) {
         if let Some(webhook) = self.webhooks.get(&id).map(Arc::clone) {
-            self.lose_all_secrets(webhook.project, id);
             self.put_webhook(webhook.buried(sequence, record.at));
         }
     }

@@ -10,8 +10,9 @@ use crate::domain::journal::DeactivateReason;
 use crate::domain::policy::Policy;
 use crate::domain::webhook::{Dialect, Status, Webhook};
 use crate::limits::VERSION_HISTORY_MS;
-use crate::secret::{MasterKeys, new_signing_secret};
+use crate::secret::{DataKey, MasterKeys, new_signing_secret};
 
+mod deleted;
 mod secrets;
 mod verification;
 
@@ -24,12 +25,15 @@ const FROM: Position = Position {
 };
 /// Any time will do.
 const START: i64 = 1_700_000_000_000;
+const DATA_KEY: [u8; 32] = [7; 32];
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// A log of our own, folded as it grows.
 struct Log {
     state: RegistryState,
     keys: MasterKeys,
+    /// Of the project.
+    data_key: DataKey,
     at: Timestamp,
     appended: Vec<(Sequence, (ProjectId, Aggregate, String), RegistryRecord)>,
 }
@@ -39,6 +43,7 @@ impl Log {
         Self {
             state: RegistryState::default(),
             keys: MasterKeys::new("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", &[]).unwrap(),
+            data_key: DataKey::new(&DATA_KEY),
             at: Timestamp::from_millis(START),
             appended: Vec::new(),
         }
@@ -88,7 +93,7 @@ impl Log {
         Command::CreateProject {
             id: PROJECT,
             name: "Acme".into(),
-            sealed_data_key: self.keys.seal(&[7; 32], &context, &[0; 24]),
+            sealed_data_key: self.keys.seal(&DATA_KEY, &context, &[0; 24]),
         }
     }
 
@@ -99,7 +104,7 @@ impl Log {
             id,
             from: FROM,
             definition: self.definition(id, events),
-            sealed_secret: self.keys.seal(
+            sealed_secret: self.data_key.seal(
                 secret.reveal().as_bytes(),
                 &signing_secret_context(PROJECT, SECRET),
                 &[0; 24],
@@ -115,7 +120,7 @@ impl Log {
         let context = seal_context(SEALED_ENDPOINT, PROJECT, &id.to_string());
         WebhookDefinition {
             dialect: Dialect::Stackone,
-            sealed_endpoint: self.keys.seal(endpoint.as_bytes(), &context, &[0; 24]),
+            sealed_endpoint: self.data_key.seal(endpoint.as_bytes(), &context, &[0; 24]),
             selection: Selection::new(serde_json::from_str(events).unwrap()).unwrap(),
             description: Some("d".repeat(500)),
             verification_required: false,

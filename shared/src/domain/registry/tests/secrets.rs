@@ -16,7 +16,7 @@ impl Log {
     fn add(&mut self, id: SecretId) -> Result<(), CommandError> {
         let context = signing_secret_context(PROJECT, id);
         let sealed = self
-            .keys
+            .data_key
             .seal(text(id).reveal().as_bytes(), &context, &[0; 24]);
         self.execute(Command::AddSigningSecret {
             project: PROJECT,
@@ -149,23 +149,11 @@ fn what_is_deleted_is_erased_by_somebody_in_the_end() {
 }
 
 #[test]
-fn a_deleted_project_leaves_its_secrets_to_be_erased() {
-    let mut log = log();
-    log.execute(Command::DeleteProject { id: PROJECT }).unwrap();
-    let left: Vec<_> = log.state.erasable_secrets().collect();
-    assert_eq!(left, [SECRET, OTHER]);
-    for id in left {
-        log.execute(Command::EraseSigningSecret { id }).unwrap();
-    }
-    assert_eq!(log.state.erasable_secrets().count(), 0);
-}
-
-#[test]
 fn a_secret_that_comes_after_its_webhooks_end_is_erased() {
     let mut log = log();
     let context = signing_secret_context(PROJECT, THIRD);
     let sealed = log
-        .keys
+        .data_key
         .seal(text(THIRD).reveal().as_bytes(), &context, &[0; 24]);
     let addition = Command::AddSigningSecret {
         project: PROJECT,
