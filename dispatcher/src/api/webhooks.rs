@@ -20,6 +20,7 @@ use shared::secret::{Secret, new_signing_secret};
 
 use super::auth::{Caller as _, Principal};
 use super::error::ApiError;
+use super::etag::IfMatch;
 use super::fields::Digest;
 use super::idempotency::IdempotencyKey;
 use super::open_app::OpenApp;
@@ -142,6 +143,7 @@ pub(crate) async fn verify(
     app: &OpenApp,
     caller: &Principal,
     id: WebhookId,
+    if_match: &IfMatch,
 ) -> Result<Verification, ApiError> {
     // Before it is counted: nobody uses up what is another project's.
     webhook(app, caller.project, id).await?;
@@ -149,6 +151,7 @@ pub(crate) async fn verify(
     // What was changed through another replica a moment ago is what is to be verified.
     app.view.catch_up().await?;
     let webhook = webhook(app, caller.project, id).await?;
+    if_match.check(webhook.sequence)?;
     let challenge = Secret::new(URL_SAFE_NO_PAD.encode(random::bytes::<CHALLENGE_BYTES>()));
     let shaken = handshake::shake(&app.client, app.clock.as_ref(), &webhook, &challenge).await;
     if let Err(reason) = shaken {

@@ -2,9 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::ids::WebhookId;
 
 use crate::nats_server::NatsServer;
 use crate::support::{ADMIN, Answer, Api, Owners, Project};
+
+/// Whoever may ask for it is told by the owner that it is not there.
+const REPLAY: &str = "rpl_01980000000070008000000000000001";
 
 /// Every route, given a project with its key, the id of an account and a webhook as it was made.
 fn routes(project: &Project, account: &str, webhook: &Answer) -> Vec<(Method, String, Route)> {
@@ -56,6 +60,18 @@ fn routes(project: &Project, account: &str, webhook: &Answer) -> Vec<(Method, St
         (Method::POST, "/v1/webhooks".into(), Route::Collection),
         (Method::GET, webhook.clone(), Route::Thing),
         (Method::GET, format!("{webhook}/overview"), Route::Thing),
+        (Method::GET, format!("{webhook}/replays"), Route::Thing),
+        (Method::POST, format!("{webhook}/replays"), Route::Thing),
+        (
+            Method::GET,
+            format!("{webhook}/replays/{REPLAY}"),
+            Route::Thing,
+        ),
+        (
+            Method::POST,
+            format!("{webhook}/replays/{REPLAY}/cancel"),
+            Route::Thing,
+        ),
         (Method::GET, format!("{webhook}/attempts"), Route::Thing),
         (Method::PATCH, webhook.clone(), Route::Thing),
         (Method::DELETE, webhook, Route::Thing),
@@ -118,6 +134,56 @@ async fn nobody_reads_or_writes_what_is_another_projects() {
         "/v1/accounts/-",
     ] {
         api.get(&ours.key, path).await.expect(404);
+    }
+}
+
+#[actix_web::test]
+async fn ids_are_asked_for_in_the_form_that_they_are_told_in() {
+    let nats = NatsServer::start().await;
+    let api = Api::with(&nats, &["127.0.0.0/8"], Owners::Present).await;
+    let project = api.project("Acme").await;
+    let account = account(&api, &project.key).await.text("/id");
+    let webhook = webhook(&api, &project.key).await;
+    let secret = webhook.text("/signing_secrets/0/id");
+    let webhook = webhook.text("/id");
+    let hr_on = json!({
+        "endpoint": "http://127.0.0.1:9/", "token": "t", "eventNames": ["EmployeeCreated"],
+    });
+    let hr_on = api.post(&project.key, "/hr-on/v1/webhooks", hr_on).await;
+    let hr_on = hr_on.expect(200).text("/item/id");
+    let prefixed = WebhookId::from_bare(&hr_on).unwrap().to_string();
+    let unprefixed = |id: &str| {
+        let (_, digits) = id.split_once('_').unwrap();
+        let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
+        parts.map(|part| digits[part].to_owned()).join("-")
+    };
+    let bare = unprefixed(&webhook);
+    assert_eq!(unprefixed(&prefixed), hr_on);
+    for (path, status) in [
+        (format!("/v1/accounts/{account}"), 200),
+        (format!("/v1/accounts/{}", unprefixed(&account)), 404),
+        // A webhook answers to both, whichever dialect it speaks.
+        (format!("/v1/webhooks/{webhook}"), 200),
+        (format!("/v1/webhooks/{bare}"), 200),
+        (format!("/v1/webhooks/{bare}/signing_secrets"), 200),
+        (format!("/v1/webhooks/{prefixed}"), 200),
+        (format!("/v1/webhooks/{hr_on}"), 200),
+        // HR-ON's own API knows bare ids alone, and its own webhooks.
+        (format!("/hr-on/v1/webhooks/{prefixed}"), 404),
+        (format!("/hr-on/v1/webhooks/{webhook}"), 404),
+        (format!("/hr-on/v1/webhooks/{bare}"), 404),
+    ] {
+        api.get(&project.key, &path).await.expect(status);
+    }
+    let secrets = format!("/v1/webhooks/{bare}/signing_secrets");
+    for (secret, status) in [(unprefixed(&secret), 404), (secret, 200)] {
+        let path = format!("{secrets}/{secret}/activate");
+        let answer = api.post(&project.key, &path, Value::Null).await;
+        answer.expect(status);
+    }
+    for (id, status) in [(unprefixed(&project.id), 404), (project.id.clone(), 200)] {
+        let path = format!("/v1/projects/{id}");
+        api.get(ADMIN, &path).await.expect(status);
     }
 }
 

@@ -239,6 +239,38 @@ async fn it_is_verified_updated_and_verified_again() {
 }
 
 #[actix_web::test]
+async fn a_change_is_made_of_the_version_that_it_names() {
+    let scene = scene().await;
+    let id = scene.create(&["EmployeeUpdated"]).await;
+    scene.endpoint.answers(Manner::Echoes(200));
+    let call = async |method, path: &str, tag: &str| {
+        let path = format!("{WEBHOOKS}/{path}");
+        let call = scene.api.call(method, &path).by(&scene.key);
+        call.header("if-match", tag).json(&json!({})).send().await
+    };
+    let verify = format!("{id}/verify");
+    let shown = format!("/v1/webhooks/{id}");
+    let old = scene
+        .api
+        .get(&scene.key, &shown)
+        .await
+        .expect(200)
+        .header("etag")
+        .to_owned();
+    let updated = call(Method::PUT, &id, &old).await.expect(200);
+    let tag = updated.header("etag").to_owned();
+    assert_ne!(tag, old);
+    refused(call(Method::PATCH, &id, &old).await, 412);
+    refused(call(Method::POST, &verify, &old).await, 412);
+    refused(call(Method::DELETE, &id, &old).await, 412);
+    assert!(scene.endpoint.seen().is_empty());
+    let verified = call(Method::POST, &verify, &tag).await.expect(200);
+    assert_eq!(verified.body["success"], true);
+    refused(call(Method::DELETE, &id, &tag).await, 412);
+    call(Method::DELETE, &id, "*").await.expect(200);
+}
+
+#[actix_web::test]
 async fn an_echo_after_ten_seconds_is_none() {
     let scene = scene().await;
     let id = scene.create(&["EmployeeUpdated"]).await;

@@ -1,5 +1,6 @@
 //! Signing secrets: added, activated, deleted for good.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::endpoint::Endpoint;
@@ -122,6 +123,37 @@ async fn one_secret_is_active_and_a_deleted_one_is_gone_for_good() {
     refused.expect(409);
 }
 
+#[actix_web::test]
+async fn secrets_are_changed_of_the_version_that_is_named() {
+    let scene = scene().await;
+    let tag = async || {
+        let shown = scene.api.get(&scene.key, &scene.webhook).await;
+        shown.expect(200).header("etag").to_owned()
+    };
+    let call = async |method, path: &str, tag: &str| {
+        let call = scene.api.call(method, path).by(&scene.key);
+        call.header("if-match", tag).send().await
+    };
+    let (secrets, old) = (scene.secrets(), tag().await);
+    let added = call(Method::POST, &secrets, &old).await.expect(201);
+    let second = format!("{secrets}/{}", added.text("/id"));
+    let activate = format!("{second}/activate");
+    // One that does not sign is no change of the webhook.
+    assert_eq!(tag().await, old);
+    call(Method::POST, &activate, &old).await.expect(200);
+    let now = tag().await;
+    let first = format!("{secrets}/{}", scene.first);
+    for (method, path) in [
+        (Method::POST, &secrets),
+        (Method::POST, &activate),
+        (Method::DELETE, &first),
+    ] {
+        call(method, path, &old).await.expect(412);
+    }
+    assert_eq!(scene.listed().await.len(), 2);
+    call(Method::DELETE, &first, &now).await.expect(204);
+}
+
 /// Messages of the secret's subject that the server still holds.
 async fn held(api: &Api, secret: &str) -> Vec<u64> {
     let stream = &api.nats().registry;
@@ -190,7 +222,7 @@ async fn tests_are_signed_by_both_secrets_until_the_old_one_is_deleted() {
     let signatures = async || {
         let body = json!([{"event": "hris_employees.created", "record_id": "1"}]);
         let path = format!("{}/events", scene.webhook);
-        let call = scene.api.call(reqwest::Method::POST, &path);
+        let call = scene.api.call(Method::POST, &path);
         let answer = call
             .by(&scene.key)
             .header("x-account-id", &account)

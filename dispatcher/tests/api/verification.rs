@@ -247,3 +247,22 @@ async fn a_test_names_an_account_and_what_to_send() {
     }
     assert_eq!(scene.endpoint.seen().len(), 0);
 }
+
+#[actix_web::test]
+async fn another_version_than_the_one_that_is_named_is_not_verified() {
+    let scene = scene(true).await;
+    scene.endpoint.answers(Manner::Echoes(200));
+    let shown = scene.api.get(&scene.key, &scene.webhook).await.expect(200);
+    let old = shown.header("etag").to_owned();
+    scene.patch(json!({"description": "x"})).await;
+    let path = format!("{}/verify", scene.webhook);
+    let verify = async |tag: &str| {
+        let call = scene.api.call(Method::POST, &path).by(&scene.key);
+        call.header("if-match", tag).send().await
+    };
+    verify(&old).await.expect(412);
+    assert!(scene.endpoint.seen().is_empty());
+    let shown = scene.api.get(&scene.key, &scene.webhook).await.expect(200);
+    let verified = verify(shown.header("etag")).await.expect(200);
+    assert_eq!(verified.text("/status"), "enabled");
+}

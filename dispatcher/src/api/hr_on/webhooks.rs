@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_TYPE, ETAG};
 use actix_web::web::Path;
 use serde::Serialize;
 use shared::dialect::hr_on;
@@ -25,6 +25,7 @@ use super::resource::{Triggered, WebhookResource};
 use crate::api::auth::Principal;
 use crate::api::body::Body;
 use crate::api::error::ApiError;
+use crate::api::etag::{IfMatch, IfMatchHeader, etag};
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
 use crate::api::openapi::terms;
@@ -59,7 +60,7 @@ struct Listed {
     params(IdempotencyHeader),
     request_body = CreateWebhook,
     responses(
-        (status = 200, description = "The webhook", body = Single),
+        (status = 200, description = "The webhook", body = Single, headers(("ETag" = String))),
         (status = 404),
         (status = 409),
     ),
@@ -151,10 +152,10 @@ pub(super) async fn get(
     operation_id = "hr_on_update_webhook",
     summary = "Change a webhook",
     tag = "HR-ON",
-    params(("id" = terms::BareId, Path)),
+    params(("id" = terms::BareId, Path), IfMatchHeader),
     request_body = Option<UpdateWebhook>,
     responses(
-        (status = 200, description = "The webhook, to be verified again", body = Single),
+        (status = 200, description = "The webhook, to be verified again", body = Single, headers(("ETag" = String))),
         (status = 409),
     ),
 )]
@@ -162,6 +163,7 @@ pub(super) async fn update(
     caller: Principal,
     app: OpenApp,
     path: Path<String>,
+    if_match: IfMatch,
     body: Body,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
@@ -172,6 +174,7 @@ pub(super) async fn update(
     }
     let sequence = unless_moved_on(async || {
         let current = webhook(&app, project, id).await?;
+        if_match.check(current.sequence)?;
         let endpoint = Endpoint {
             url: update
                 .endpoint
@@ -210,7 +213,7 @@ pub(super) async fn update(
     operation_id = "hr_on_delete_webhook",
     summary = "Delete a webhook",
     tag = "HR-ON",
-    params(("id" = terms::BareId, Path)),
+    params(("id" = terms::BareId, Path), IfMatchHeader),
     responses(
         (status = 200, description = "It is deleted", body = Outcome<'static>),
         (status = 409),
@@ -220,16 +223,18 @@ pub(super) async fn delete(
     caller: Principal,
     app: OpenApp,
     path: Path<String>,
+    if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
-    webhook(&app, project, id).await?;
-    let command = Command::DeleteWebhook {
-        project,
-        id,
-        base: None,
-    };
-    let deleted = app.view.execute(command, &caller.by, app.clock.now());
-    let sequence = deleted.await?;
+    let sequence = unless_moved_on(async || {
+        let current = webhook(&app, project, id).await?;
+        if_match.check(current.sequence)?;
+        let base = if_match.base(current.sequence);
+        let command = Command::DeleteWebhook { project, id, base };
+        let deleted = app.view.execute(command, &caller.by, app.clock.now());
+        Ok(deleted.await?)
+    })
+    .await?;
     applied(&app, project, sequence).await;
     Ok(done("The webhook has been deleted"))
 }
@@ -241,7 +246,7 @@ pub(super) async fn delete(
     operation_id = "hr_on_verify_webhook",
     summary = "Verify a webhook's endpoint",
     tag = "HR-ON",
-    params(("id" = terms::BareId, Path)),
+    params(("id" = terms::BareId, Path), IfMatchHeader),
     responses(
         (status = 200, description = "Whether it is verified, and why not", body = Outcome<'static>),
         (status = 409),
@@ -252,10 +257,11 @@ pub(super) async fn verify(
     caller: Principal,
     app: OpenApp,
     path: Path<String>,
+    if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, id(&path)?);
     webhook(&app, project, id).await?;
-    match webhooks::verify(&app, &caller, id).await? {
+    match webhooks::verify(&app, &caller, id, &if_match).await? {
         Verification::Passed(sequence) => {
             applied(&app, project, sequence).await;
             Ok(done("The webhook has been verified"))
@@ -362,10 +368,12 @@ async fn listed(
 }
 
 fn single(webhook: &Webhook, failed: u32) -> HttpResponse {
-    HttpResponse::Ok().json(Single {
-        success: true,
-        item: WebhookResource::new(webhook, failed),
-    })
+    HttpResponse::Ok()
+        .insert_header((ETAG, etag(webhook.sequence)))
+        .json(Single {
+            success: true,
+            item: WebhookResource::new(webhook, failed),
+        })
 }
 
 fn done(message: &str) -> HttpResponse {

@@ -1,6 +1,7 @@
 //! A webhook's signing secrets. One of them is active and signs; the one that was active before it
 //! signs beside it while it exists, so that receivers can change over without a gap: add, let the
-//! receiver accept both, activate, delete the old one.
+//! receiver accept both, activate, delete the old one. `If-Match` is about the webhook's version, which
+//! says what signs.
 
 use std::sync::Arc;
 
@@ -16,13 +17,14 @@ use shared::secret::new_signing_secret;
 use super::webhook_resource::{SigningSecretResource, printed_id};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
+use crate::api::etag::{IfMatch, IfMatchHeader};
 use crate::api::fields::Digest;
 use crate::api::idempotency::{IdempotencyHeader, IdempotencyKey};
 use crate::api::open_app::OpenApp;
 use crate::api::openapi::terms;
 use crate::api::page::{List, Page, PageQuery};
 use crate::api::webhooks::{applied, seal_secret, webhook};
-use crate::api::{find, id, make, webhook_id};
+use crate::api::{find, id, make, unless_moved_on, webhook_id};
 use crate::app::App;
 
 /// Without the secrets themselves, which the webhook shows.
@@ -60,7 +62,7 @@ pub(super) async fn list(
     operation_id = "add_signing_secret",
     summary = "Add a signing secret",
     tag = "Signing secrets",
-    params(("id" = terms::WebhookId, Path), IdempotencyHeader),
+    params(("id" = terms::WebhookId, Path), IdempotencyHeader, IfMatchHeader),
     responses(
         (status = 201, description = "The secret", body = SigningSecretResource, headers(("Location" = String))),
         (status = 409),
@@ -71,9 +73,11 @@ pub(super) async fn add(
     app: OpenApp,
     path: Path<String>,
     key: IdempotencyKey,
+    if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {
     let (project, webhook_id) = (caller.project, webhook_id(&path)?);
-    webhook(&app, project, webhook_id).await?;
+    let current = webhook(&app, project, webhook_id).await?;
+    if_match.check(current.sequence)?;
     let now = app.clock.now();
     let fresh = SecretId::new(now, &random::for_id());
     let owner = webhook_id.to_string();
@@ -104,7 +108,7 @@ pub(super) async fn add(
     operation_id = "activate_signing_secret",
     summary = "Sign with this secret",
     tag = "Signing secrets",
-    params(("id" = terms::WebhookId, Path), ("secret" = terms::SecretId, Path)),
+    params(("id" = terms::WebhookId, Path), ("secret" = terms::SecretId, Path), IfMatchHeader),
     responses(
         (status = 200, description = "The secret", body = SigningSecretResource),
         (status = 409),
@@ -114,16 +118,22 @@ pub(super) async fn activate(
     caller: Principal,
     app: OpenApp,
     path: Path<(String, String)>,
+    if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {
     let (project, webhook_id, id) = (caller.project, webhook_id(&path.0)?, id(&path.1)?);
-    let (current, _) = secret(&app, project, webhook_id, id).await?;
-    let command = Command::ActivateSigningSecret {
-        project,
-        webhook: webhook_id,
-        id,
-    };
-    let appended = app.view.execute(command, &caller.by, app.clock.now());
-    let sequence = appended.await?.max(current.sequence);
+    let sequence = unless_moved_on(async || {
+        let (current, _) = secret(&app, project, webhook_id, id).await?;
+        if_match.check(current.sequence)?;
+        let command = Command::ActivateSigningSecret {
+            project,
+            webhook: webhook_id,
+            id,
+            base: if_match.base(current.sequence),
+        };
+        let appended = app.view.execute(command, &caller.by, app.clock.now());
+        Ok(appended.await?.max(current.sequence))
+    })
+    .await?;
     let applied = applied(&app, project, sequence).await;
     let (webhook, secret) = secret(&app, project, webhook_id, id).await?;
     Ok(HttpResponse::Ok().json(SigningSecretResource::after_change(
@@ -138,7 +148,7 @@ pub(super) async fn activate(
     operation_id = "delete_signing_secret",
     summary = "Delete a signing secret",
     tag = "Signing secrets",
-    params(("id" = terms::WebhookId, Path), ("secret" = terms::SecretId, Path)),
+    params(("id" = terms::WebhookId, Path), ("secret" = terms::SecretId, Path), IfMatchHeader),
     responses(
         (status = 204, description = "It is deleted"),
         (status = 409),
@@ -148,16 +158,22 @@ pub(super) async fn delete(
     caller: Principal,
     app: OpenApp,
     path: Path<(String, String)>,
+    if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {
     let (project, webhook_id, id) = (caller.project, webhook_id(&path.0)?, id(&path.1)?);
-    secret(&app, project, webhook_id, id).await?;
-    let command = Command::DeleteSigningSecret {
-        project,
-        webhook: webhook_id,
-        id,
-    };
-    let erased = app.view.execute(command, &caller.by, app.clock.now());
-    let sequence = erased.await?;
+    let sequence = unless_moved_on(async || {
+        let (current, _) = secret(&app, project, webhook_id, id).await?;
+        if_match.check(current.sequence)?;
+        let command = Command::DeleteSigningSecret {
+            project,
+            webhook: webhook_id,
+            id,
+            base: if_match.base(current.sequence),
+        };
+        let erased = app.view.execute(command, &caller.by, app.clock.now());
+        Ok(erased.await?)
+    })
+    .await?;
     applied(&app, project, sequence).await;
     Ok(HttpResponse::NoContent().finish())
 }

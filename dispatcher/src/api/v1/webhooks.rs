@@ -265,7 +265,7 @@ pub(super) async fn disable(
     operation_id = "verify_webhook",
     summary = "Verify a webhook's endpoint",
     tag = "Webhooks",
-    params(("id" = terms::WebhookId, Path)),
+    params(("id" = terms::WebhookId, Path), IfMatchHeader),
     responses(
         (status = 200, description = "The webhook", body = WebhookResource, headers(("ETag" = String))),
         (status = 409, extensions(("x-codes" = json!(["conflict", "not_verified"])))),
@@ -276,9 +276,10 @@ pub(super) async fn verify(
     caller: Principal,
     app: OpenApp,
     path: Path<String>,
+    if_match: IfMatch,
 ) -> Result<HttpResponse, ApiError> {
     let (project, id) = (caller.project, webhook_id(&path)?);
-    let sequence = match webhooks::verify(&app, &caller, id).await? {
+    let sequence = match webhooks::verify(&app, &caller, id, &if_match).await? {
         Verification::Passed(sequence) => sequence,
         Verification::Failed(reason) => {
             return Err(ApiError::Refused(Problem::not_verified(reason)));

@@ -400,7 +400,7 @@ fn check_webhook_bytes(project: &Project) -> Result<(), CommandError> {
     )
 }
 
-fn check_base(last: Sequence, base: Option<Sequence>) -> Result<(), CommandError> {
+pub(super) fn check_base(last: Sequence, base: Option<Sequence>) -> Result<(), CommandError> {
     match base {
         Some(base) if base != last => Err(CommandError::Stale),
         Some(_) | None => Ok(()),

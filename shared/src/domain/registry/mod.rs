@@ -250,11 +250,13 @@ pub enum Command {
         project: ProjectId,
         webhook: WebhookId,
         id: SecretId,
+        base: Option<Sequence>,
     },
     DeleteSigningSecret {
         project: ProjectId,
         webhook: WebhookId,
         id: SecretId,
+        base: Option<Sequence>,
     },
     /// Does what is left of a deletion. Asks for nothing when that is done.
     EraseSigningSecret {

@@ -5,6 +5,7 @@
 //! puts both into one order: a secret that was deleted cannot become the active one, nor the active
 //! one be deleted. What is deleted there is erased next; whoever sees that this was not done does it.
 
+use super::decide::check_base;
 use super::{
     Aggregate, Append, ApplyError, Changed, Command, CommandError, RegistryEntry, RegistryRecord,
     RegistryState, signing_secret_context,
@@ -41,9 +42,11 @@ pub(super) fn decide_secret(
             project,
             webhook,
             id,
+            base,
         } => {
             let webhook = webhook_of(state, project, webhook)?;
             secret_of(webhook, id)?;
+            check_base(webhook.sequence, base)?;
             let active = webhook.definition.active_secret;
             if active == id {
                 return Ok(Vec::new());
@@ -59,9 +62,11 @@ pub(super) fn decide_secret(
             project,
             webhook,
             id,
+            base,
         } => {
             let webhook = webhook_of(state, project, webhook)?;
             let secret = secret_of(webhook, id)?;
+            check_base(webhook.sequence, base)?;
             if webhook.definition.active_secret == id {
                 return Err(CommandError::ActiveSecret);
             }

@@ -31,6 +31,7 @@ impl Log {
             project: PROJECT,
             webhook: WEBHOOK,
             id,
+            base: None,
         })
     }
 
@@ -43,6 +44,7 @@ impl Log {
             project: PROJECT,
             webhook: WEBHOOK,
             id,
+            base: None,
         }
     }
 
@@ -109,6 +111,7 @@ fn deleting_and_activating_meet_on_the_subject_of_the_webhook() {
         project: PROJECT,
         webhook: WEBHOOK,
         id: SECRET,
+        base: None,
     };
     let first = |command| {
         let appends = decide(&log.state, command, log.at).unwrap();
@@ -203,4 +206,31 @@ fn secrets_of_a_webhook_are_bounded() {
     }
     let refused = log.add(OTHER);
     assert!(matches!(refused, Err(CommandError::LimitReached { .. })));
+}
+
+#[test]
+fn a_change_of_secrets_holds_for_the_version_that_it_names() {
+    let mut log = log();
+    let old = log.webhook().sequence;
+    log.add(THIRD).unwrap();
+    let activation = |base| Command::ActivateSigningSecret {
+        project: PROJECT,
+        webhook: WEBHOOK,
+        id: THIRD,
+        base,
+    };
+    let deletion = |base| Command::DeleteSigningSecret {
+        project: PROJECT,
+        webhook: WEBHOOK,
+        id: SECRET,
+        base,
+    };
+    // One more secret is no change of the webhook.
+    assert!(decide(&log.state, deletion(Some(old)), log.at).is_ok());
+    log.execute(activation(Some(old))).unwrap();
+    let stale = Err(CommandError::Stale);
+    assert_eq!(decide(&log.state, activation(Some(old)), log.at), stale);
+    assert_eq!(decide(&log.state, deletion(Some(old)), log.at), stale);
+    let now = log.webhook().sequence;
+    log.execute(deletion(Some(now))).unwrap();
 }
