@@ -95,12 +95,14 @@ impl Expiring {
 }
 
 impl Commits {
-    /// Webhooks of which something may be pending at or below `through`.
+    /// Webhooks of which something may be pending at or below `through` that was not told its end
+    /// yet: what was under way then ends by itself.
     pub fn expirable(&self, through: Sequence) -> Vec<WebhookId> {
         let through = through.min(self.classified.position.sequence);
         let may_expire = |id: &WebhookId| {
             let told = self.state.webhooks.get(id);
             told.is_some_and(|told| told.uncounted.is_none() && told.first_pending() <= through)
+                && self.expired.get(id).is_none_or(|told| *told < through)
                 && !self.expiring.contains_key(id)
         };
         let mut due: Vec<_> = self.pending.keys().copied().filter(may_expire).collect();
@@ -168,7 +170,7 @@ impl Commits {
     }
 
     /// Ends the count. What it comes to is owed from now on, unless EVENTS, which now begins at
-    /// `first`, dropped some of it while it was read: then nothing is known.
+    /// `first`, dropped some of it while it was read: then nothing is known, and it is counted anew.
     pub fn counted_expiring(&mut self, webhook: WebhookId, first: Sequence) {
         let Some(expiring) = self.expiring.get_mut(&webhook) else {
             return;
@@ -188,6 +190,7 @@ impl Commits {
             return None;
         }
         self.expiring.remove(&webhook);
+        self.expired.insert(webhook, through);
         Some(counted.count)
     }
 }
