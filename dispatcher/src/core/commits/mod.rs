@@ -81,6 +81,8 @@ pub struct Commits {
     owed: HashMap<WebhookId, Owed>,
     /// What EVENTS is about to drop by age, while it is counted and until its end is pushed.
     expiring: HashMap<WebhookId, Expiring>,
+    /// How far that end was pushed for those who have more pending.
+    expired: HashMap<WebhookId, Sequence>,
     decisions: Vec<Decision>,
     told: Vec<Told>,
     /// What the packs that are known stored fold to.
@@ -164,6 +166,7 @@ impl Commits {
             pending,
             owed: HashMap::new(),
             expiring: HashMap::new(),
+            expired: HashMap::new(),
             decisions: Vec::new(),
             told: Vec::new(),
             state,
@@ -312,7 +315,9 @@ impl Commits {
                 *count = pending
                     .saturating_sub(owed.accepted_since)
                     .saturating_sub(kept);
-                *count > 0 || kept > 0
+                // Of none too: whoever pushed it takes all through there for ended, and so says
+                // how far a replay reaches.
+                *count > 0 || kept > 0 || self.resolves(*webhook, *through)
             }
             JournalEntry::ConfigApplied { .. }
             | JournalEntry::CountedBack { .. }
@@ -330,12 +335,20 @@ impl Commits {
         }
     }
 
+    /// Whether an end of all through there moves how far everything is known to have ended.
+    fn resolves(&self, webhook: WebhookId, through: Sequence) -> bool {
+        // What is not counted yet is still to be pending.
+        self.pushed_state(webhook)
+            .is_some_and(|state| state.uncounted.is_none() && state.resolved < through)
+    }
+
     fn settle_pending(&mut self, entry: &JournalEntry) {
         if let JournalEntry::CountedBack {
             webhook, accepted, ..
         } = entry
         {
             *self.pending.entry(*webhook).or_default() += accepted;
+            self.expired.remove(webhook);
         }
         if let (Some(expiring), Some(ended)) = (
             entry.webhook().and_then(|id| self.expiring.get_mut(&id)),
@@ -351,6 +364,7 @@ impl Commits {
             *pending = pending.saturating_sub(ends);
             if *pending == 0 {
                 self.pending.remove(&webhook);
+                self.expired.remove(&webhook);
             }
         }
     }
