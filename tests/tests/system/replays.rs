@@ -243,3 +243,43 @@ async fn a_replay_outlives_its_owner_and_ends_when_it_is_cancelled() {
     assert_eq!(failing.get(&slow).await, cancelled);
     failing.stage.receiver.all_verified().unwrap();
 }
+
+#[tokio::test]
+async fn nobody_sees_or_moves_a_replay_of_another_project() {
+    let failing = Failing::start(json!({"retry_schedule_ms": []})).await;
+    failing.exhaust(1).await;
+    let all = json!({"exhausted_since": "2020-01-01T00:00:00.000Z"});
+    let created = failing.create(&all).await.expect(202).unwrap();
+    let id = text(&created, "/id").unwrap();
+    let cluster = &failing.stage.cluster;
+    let stranger = cluster.tenant("Another").await.unwrap().client;
+    let path = format!("/v1/webhooks/{}/replays", failing.webhook);
+    let dry = json!({"exhausted_since": "2020-01-01T00:00:00.000Z", "dry_run": true});
+    let of_that = json!({"id": id, "exhausted_since": "2020-01-01T00:00:00.000Z"});
+    let before = failing.until(&id, is_completed).await;
+    for (method, rest, body) in [
+        (Method::POST, String::new(), Some(&all)),
+        (Method::POST, String::new(), Some(&dry)),
+        (Method::POST, String::new(), Some(&of_that)),
+        (Method::GET, String::new(), None),
+        (Method::GET, format!("/{id}"), None),
+        (Method::POST, format!("/{id}/cancel"), None),
+    ] {
+        let path = format!("{path}{rest}");
+        let refused = stranger.call(method, &path, body).await.unwrap();
+        refused.expect(404).unwrap();
+    }
+    assert_eq!(failing.get(&id).await, before);
+    let listed = failing.call(Method::GET, "", None).await;
+    let listed = listed.expect(200).unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    // Its own webhook does not lead to it either.
+    let webhook = json!({"url": failing.stage.receiver.url("/theirs"), "events": ["*"]});
+    let theirs = stranger.create_webhook(&webhook).await.unwrap();
+    let theirs = theirs.id(201).unwrap();
+    for (method, rest) in [(Method::GET, ""), (Method::POST, "/cancel")] {
+        let path = format!("/v1/webhooks/{theirs}/replays/{id}{rest}");
+        let refused = stranger.call(method, &path, None).await.unwrap();
+        refused.expect(404).unwrap();
+    }
+}
