@@ -155,7 +155,7 @@ async fn ids_are_asked_for_in_the_form_that_they_are_told_in() {
     let unprefixed = |id: &str| {
         let (_, digits) = id.split_once('_').unwrap();
         let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
-        parts.map(|part| digits[part].to_owned()).join("-")
+        parts.map(|part| digits.get(part).unwrap()).join("-")
     };
     let bare = unprefixed(&webhook);
     assert_eq!(unprefixed(&prefixed), hr_on);

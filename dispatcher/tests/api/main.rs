@@ -15,6 +15,7 @@ mod clocks;
 mod delay;
 mod endpoint;
 mod endpoints;
+mod erasing;
 mod events;
 mod expiry;
 mod history;

@@ -344,7 +344,7 @@ impl RegistryView {
     /// Whether the entry is about a data key, and not the last one.
     async fn is_superseded(&self, message: &StoredMessage) -> bool {
         let place = subjects::parse_registry(&message.subject);
-        if !place.is_some_and(|(_, aggregate, _)| aggregate == Aggregate::DataKey) {
+        if place.is_none_or(|(_, aggregate, _)| aggregate != Aggregate::DataKey) {
             return false;
         }
         let last = self.last_of(&message.subject).await;

@@ -111,10 +111,11 @@ async fn data_key(cluster: &Cluster, project: &str) -> Vec<u8> {
     let subject = subjects::registry(id, Aggregate::DataKey, project);
     let message = registry.get_last_raw_message_by_subject(&subject);
     let record = codec::decode_record(&message.await.unwrap().payload).unwrap();
-    match record.entry {
-        RegistryEntry::DataKeyCreated { sealed } => sealed,
-        entry => panic!("{entry:?}"),
-    }
+    let sealed = match record.entry {
+        RegistryEntry::DataKeyCreated { sealed } => Some(sealed),
+        _ => None,
+    };
+    sealed.unwrap()
 }
 
 async fn metric(cluster: &Cluster, name: &str) -> f64 {
