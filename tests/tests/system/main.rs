@@ -30,6 +30,7 @@ mod samples;
 mod shutdown;
 mod snapshots;
 mod ssrf;
+mod stackone;
 mod stage;
 mod statuses;
 mod verification;
