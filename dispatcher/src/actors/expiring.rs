@@ -22,12 +22,17 @@ use crate::io::events::ReadError;
 
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Between two looks at the same horizon: a count may have been given up, and a webhook may come
+/// to owe what lies below it.
+const LOOK_AGAIN_MS: i64 = 1_000;
+
 /// What a partition has to do about it.
 #[derive(Debug, Default)]
 pub(crate) struct Expiring {
     /// Webhooks that are to be counted, by the horizon that was looked at last.
     waiting: VecDeque<WebhookId>,
     through: Sequence,
+    looked_at: Option<Timestamp>,
     is_counting: bool,
 }
 
@@ -41,16 +46,25 @@ struct Count {
 }
 
 impl PartitionActor {
-    /// Begins the next count, if one is due.
+    /// Looks now and again which webhooks are to be counted.
     pub(super) fn consider_expiry(&mut self, ctx: &mut Context<Self>) {
+        let (horizon, now) = (self.replica.horizon.get(), self.log.now());
+        let expiring = &mut self.expiring;
+        let has_moved = expiring.through < horizon;
+        let is_due = expiring
+            .looked_at
+            .is_none_or(|at| now.millis_since(at) >= LOOK_AGAIN_MS);
+        if horizon > Sequence(0) && expiring.waiting.is_empty() && (has_moved || is_due) {
+            expiring.looked_at = Some(now);
+            expiring.through = horizon;
+            expiring.waiting = self.log.look(|commits| commits.expirable(horizon)).into();
+        }
+        self.begin_count(ctx);
+    }
+
+    fn begin_count(&mut self, ctx: &mut Context<Self>) {
         if self.expiring.is_counting {
             return;
-        }
-        let horizon = self.replica.horizon.get();
-        if self.expiring.waiting.is_empty() && self.expiring.through < horizon {
-            let due = self.log.look(|commits| commits.expirable(horizon));
-            self.expiring.through = horizon;
-            self.expiring.waiting = due.into();
         }
         let Some(count) = self.next_count() else {
             return;
@@ -61,7 +75,7 @@ impl PartitionActor {
             .into_actor(self)
             .map(|(), actor, ctx| {
                 actor.expiring.is_counting = false;
-                actor.consider_expiry(ctx);
+                actor.begin_count(ctx);
             });
         ctx.spawn(done);
     }

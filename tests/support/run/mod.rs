@@ -184,7 +184,11 @@ impl Run {
     async fn told(&self) -> Vec<ToldLedger> {
         let taken = successes(&self.recorder.record());
         let mut told = Vec::new();
+        // Whom a target was created through may have been killed since.
+        let living = self.fleet.dispatchers.iter();
+        let urls: Vec<_> = living.map(|member| member.service.http_url()).collect();
         for target in &self.targets {
+            let client = target.tenant.client.round_robin(urls.clone());
             let prefix = format!("/{}/", target.project);
             let of_target = self
                 .endpoints
@@ -195,7 +199,7 @@ impl Run {
                 let path = format!("/v1/webhooks/{webhook}/overview");
                 let mut last = None;
                 let at_rest = eventually("the last commit", COMMITTED_WITHIN, async || {
-                    let asked = target.tenant.client.call(reqwest::Method::GET, &path, None);
+                    let asked = client.call(reqwest::Method::GET, &path, None);
                     let reply = asked.await.map_err(|error| error.to_string())?;
                     last = ledger(*webhook, &reply.json);
                     match &last {

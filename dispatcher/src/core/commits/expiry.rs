@@ -95,12 +95,14 @@ impl Expiring {
 }
 
 impl Commits {
-    /// Webhooks of which something may be pending at or below `through`.
+    /// Webhooks of which something may be pending at or below `through` that was not told its end
+    /// yet: what was under way then ends by itself.
     pub fn expirable(&self, through: Sequence) -> Vec<WebhookId> {
         let through = through.min(self.classified.position.sequence);
         let may_expire = |id: &WebhookId| {
             let told = self.state.webhooks.get(id);
             told.is_some_and(|told| told.uncounted.is_none() && told.first_pending() <= through)
+                && self.expired.get(id).is_none_or(|told| *told < through)
                 && !self.expiring.contains_key(id)
         };
         let mut due: Vec<_> = self.pending.keys().copied().filter(may_expire).collect();
@@ -168,7 +170,7 @@ impl Commits {
     }
 
     /// Ends the count. What it comes to is owed from now on, unless EVENTS, which now begins at
-    /// `first`, dropped some of it while it was read: then nothing is known.
+    /// `first`, dropped some of it while it was read: then nothing is known, and it is counted anew.
     pub fn counted_expiring(&mut self, webhook: WebhookId, first: Sequence) {
         let Some(expiring) = self.expiring.get_mut(&webhook) else {
             return;
@@ -188,6 +190,90 @@ impl Commits {
             return None;
         }
         self.expiring.remove(&webhook);
+        self.expired.insert(webhook, through);
         Some(counted.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::commits::Classified;
+    use shared::domain::journal::JournalEntry;
+    use shared::domain::state::PartitionState;
+    use shared::ids::{Epoch, Position};
+    use shared::time::Timestamp;
+
+    const WEBHOOK: WebhookId = WebhookId::from_bytes([1; 16]);
+    const AT: Timestamp = Timestamp::from_millis(1_000);
+
+    /// Classified through 9, of which three are pending.
+    fn commits() -> Commits {
+        let mut state = PartitionState::default();
+        let mut known = WebhookState::default();
+        known.ledger.accepted = 3;
+        state.webhooks.insert(WEBHOOK, known);
+        let position = Position {
+            generation: 1,
+            sequence: Sequence(9),
+        };
+        let classified = Classified {
+            position,
+            checkpoint: None,
+        };
+        Commits::new(Epoch(1), classified, state)
+    }
+
+    /// Counted through 5, with what nobody finds there.
+    fn told_of_none(commits: &mut Commits) {
+        commits.begin_expiring(WEBHOOK, Sequence(5), Sequence(1));
+        commits.read_expiring(WEBHOOK, &[], Sequence(5));
+        commits.counted_expiring(WEBHOOK, Sequence(1));
+        commits.push(
+            AT,
+            JournalEntry::PendingEnded {
+                webhook: WEBHOOK,
+                through: Sequence(5),
+                end: EXPIRED,
+                count: 0,
+                kept: Vec::new(),
+            },
+        );
+    }
+
+    #[test]
+    fn a_count_that_is_given_up_is_made_again() {
+        let mut commits = commits();
+        assert_eq!(commits.expirable(Sequence(5)), [WEBHOOK]);
+        commits.begin_expiring(WEBHOOK, Sequence(5), Sequence(1));
+        assert_eq!(commits.expirable(Sequence(5)), [], "it is under way");
+        commits.read_expiring(WEBHOOK, &[], Sequence(5));
+        commits.counted_expiring(WEBHOOK, Sequence(3));
+        assert_eq!(commits.owed(WEBHOOK), None);
+        assert_eq!(commits.expirable(Sequence(5)), [WEBHOOK]);
+    }
+
+    #[test]
+    fn an_end_that_was_told_is_not_told_again_before_more_is_due() {
+        let mut commits = commits();
+        told_of_none(&mut commits);
+        // Not stored yet, so that the state does not say so.
+        assert_eq!(commits.expirable(Sequence(5)), []);
+        assert_eq!(commits.expirable(Sequence(6)), [WEBHOOK]);
+    }
+
+    #[test]
+    fn what_a_webhook_comes_to_owe_below_the_horizon_is_counted_too() {
+        let mut commits = commits();
+        told_of_none(&mut commits);
+        commits.push(
+            AT,
+            JournalEntry::CountedBack {
+                webhook: WEBHOOK,
+                accepted: 2,
+                skipped: Vec::new(),
+            },
+        );
+        assert_eq!(commits.expirable(Sequence(5)), [WEBHOOK]);
     }
 }

@@ -81,6 +81,8 @@ pub struct Commits {
     owed: HashMap<WebhookId, Owed>,
     /// What EVENTS is about to drop by age, while it is counted and until its end is pushed.
     expiring: HashMap<WebhookId, Expiring>,
+    /// How far that end was pushed for those who have more pending.
+    expired: HashMap<WebhookId, Sequence>,
     decisions: Vec<Decision>,
     told: Vec<Told>,
     /// What the packs that are known stored fold to.
@@ -164,6 +166,7 @@ impl Commits {
             pending,
             owed: HashMap::new(),
             expiring: HashMap::new(),
+            expired: HashMap::new(),
             decisions: Vec::new(),
             told: Vec::new(),
             state,
@@ -336,6 +339,7 @@ impl Commits {
         } = entry
         {
             *self.pending.entry(*webhook).or_default() += accepted;
+            self.expired.remove(webhook);
         }
         if let (Some(expiring), Some(ended)) = (
             entry.webhook().and_then(|id| self.expiring.get_mut(&id)),
@@ -351,6 +355,7 @@ impl Commits {
             *pending = pending.saturating_sub(ends);
             if *pending == 0 {
                 self.pending.remove(&webhook);
+                self.expired.remove(&webhook);
             }
         }
     }

@@ -33,17 +33,17 @@ impl Owner {
         }
         let again = Wake::Owner(self.epoch, OwnerWake::LookAtAges);
         world.wake(host.index, age_max / LOOKS, again);
+        if self.expiring.waiting.is_empty() {
+            let horizon = Sequence(world.events.horizon(world.now));
+            self.expiring.waiting = self.commits.expirable(horizon).into();
+            self.expiring.through = horizon;
+        }
         self.begin_count(host, world);
     }
 
     fn begin_count(&mut self, host: &mut Host, world: &mut World) {
         if self.expiring.is_counting {
             return;
-        }
-        let horizon = Sequence(world.events.horizon(world.now));
-        if self.expiring.waiting.is_empty() && self.expiring.through < horizon {
-            self.expiring.waiting = self.commits.expirable(horizon).into();
-            self.expiring.through = horizon;
         }
         if let Some(id) = self.expiring.waiting.pop_front() {
             self.expiring.is_counting = true;
