@@ -1,16 +1,16 @@
 //! A project with very many webhooks: how fast they are made, and how long a page of them takes.
 //! Nothing is sent to them.
 
-use std::time::Instant;
-
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::time::{Clock as _, SystemClock};
 use support::api::Client;
 use support::cluster::Tenant;
 
 use crate::figures::Round;
+use crate::mark::now_us;
 use crate::number;
 use crate::percentiles::Samples;
 use crate::stage::{Setup, Stage};
@@ -34,13 +34,13 @@ pub(super) async fn run(scale: f64, round: &mut Round) -> Result<()> {
     )]
     let webhooks = (WEBHOOKS * scale) as usize;
     let url = |number| stage.receiver.url(&format!("/fast/{number}"));
-    let begun = Instant::now();
-    let made = (0..webhooks).map(|number| create(&tenant.client, url(number)));
+    let clock = SystemClock::new();
+    let made = (0..webhooks).map(|number| create(&tenant.client, &clock, url(number)));
     let made: Vec<Made> = stream::iter(made)
         .buffer_unordered(CALLERS)
         .try_collect()
         .await?;
-    let rate = number(u64::try_from(made.len())?) / begun.elapsed().as_secs_f64();
+    let rate = number(u64::try_from(made.len())?) / clock.elapsed().as_secs_f64();
     round.add(CASE, "created", rate, "webhooks/s");
     let unconfirmed = made.iter().filter(|made| !made.is_applied).count();
     if unconfirmed > 0 {
@@ -48,12 +48,13 @@ pub(super) async fn run(scale: f64, round: &mut Round) -> Result<()> {
         round.faults.push(fault);
     }
     let mut samples = Samples::default();
-    made.iter().for_each(|made| samples.add_us(0, made.took_us));
+    made.iter()
+        .for_each(|made| samples.add_us(made.from_us, made.to_us));
     add(round, "create", &samples)?;
 
     let mut samples = Samples::default();
     for _ in 0..LISTINGS {
-        let listed = list(&tenant.client, &mut samples).await?;
+        let listed = list(&tenant.client, &clock, &mut samples).await?;
         ensure!(listed == webhooks, "{listed} of {webhooks} are listed");
     }
     add(round, "page of 100", &samples)?;
@@ -61,30 +62,32 @@ pub(super) async fn run(scale: f64, round: &mut Round) -> Result<()> {
 }
 
 struct Made {
-    took_us: u64,
+    from_us: u64,
+    to_us: u64,
     is_applied: bool,
 }
 
-async fn create(client: &Client, url: String) -> Result<Made> {
+async fn create(client: &Client, clock: &SystemClock, url: String) -> Result<Made> {
     let webhook = json!({ "url": url, "events": ["*"] });
-    let begun = Instant::now();
+    let from_us = now_us(clock);
     let created = client.create_webhook(&webhook).await?.expect(201)?;
     Ok(Made {
-        took_us: us_since(begun)?,
-        is_applied: created["applied"] == true,
+        from_us,
+        to_us: now_us(clock),
+        is_applied: created.get("applied") == Some(&Value::Bool(true)),
     })
 }
 
 /// Every page, as it arrives; gives how many webhooks they hold.
-async fn list(client: &Client, samples: &mut Samples) -> Result<usize> {
+async fn list(client: &Client, clock: &SystemClock, samples: &mut Samples) -> Result<usize> {
     let (mut listed, mut cursor) = (0, String::new());
     loop {
         let path = format!("/v1/webhooks?limit={PAGE}{cursor}");
-        let begun = Instant::now();
+        let from_us = now_us(clock);
         let reply = client.call(Method::GET, &path, None).await?;
-        samples.add_us(0, us_since(begun)?);
+        samples.add_us(from_us, now_us(clock));
         let page = reply.expect(200)?;
-        listed += page["items"].as_array().context("a page")?.len();
+        listed += items(&page).context("a page")?.len();
         match page.get("next").and_then(Value::as_str) {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return Ok(listed),
@@ -92,8 +95,8 @@ async fn list(client: &Client, samples: &mut Samples) -> Result<usize> {
     }
 }
 
-fn us_since(begun: Instant) -> Result<u64> {
-    Ok(u64::try_from(begun.elapsed().as_micros())?)
+fn items(page: &Value) -> Option<&Vec<Value>> {
+    page.get("items")?.as_array()
 }
 
 fn add(round: &mut Round, what: &str, samples: &Samples) -> Result<()> {

@@ -13,6 +13,7 @@ mod callbacks;
 mod chaos;
 mod crash;
 mod demo;
+mod documents;
 mod history;
 mod hot_lane;
 mod hr_on;
