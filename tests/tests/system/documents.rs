@@ -321,6 +321,27 @@ fn every_setting_that_a_document_names_is_there() {
     }
 }
 
+/// Texts in quotes within the function `readiness` of a source file.
+fn reasons(file: &str) -> Vec<String> {
+    let source = std::fs::read_to_string(tools::workspace().join(file)).unwrap();
+    let (_, rest) = source.split_once("fn readiness(").unwrap();
+    // The function ends before the next item's documentation or heading.
+    let (body, _) = rest.split_once("\n\n").unwrap();
+    let quoted = body.split('"').skip(1).step_by(2);
+    quoted.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_reason_not_to_be_ready_is_told() {
+    let text = document("operators.md");
+    let files = ["dispatcher/src/lib.rs", "ingest/src/app.rs"];
+    let reasons: Vec<_> = files.into_iter().flat_map(reasons).collect();
+    assert!(reasons.len() > files.len(), "{reasons:?}");
+    for reason in reasons {
+        assert!(text.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn a_document_that_is_wrong_is_noticed() {
     let stage = Stage::without_webhook().await;

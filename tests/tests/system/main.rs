@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod backup;
 mod callbacks;
 mod chaos;
 mod crash;
