@@ -1,15 +1,20 @@
 //! Appends gathered into atomic batches, for servers that sync each message to disk before they
 //! acknowledge it: a batch costs them a fixed number of syncs, however large it is.
 //!
-//! One publish is under way at a time, and what comes meanwhile is the next batch; nothing waits
-//! when nothing is under way (`protocol.md`, rule 3). Whatever becomes of a batch, each of its
+//! One publish is under way at a time, and what comes meanwhile is the next batch
+//! (`protocol.md`, rule 3). After a busy publish the next one waits a moment for whom the last one
+//! answered: else senders that wait for their answers fall apart into two halves that take turns,
+//! and every message costs twice the syncs. Nothing waits after a lull. Whatever becomes of a batch, each of its
 //! messages is answered for by itself: one that is refused whole, for a repeated message id or for
 //! any other reason, is appended message by message, and those that are there already say so.
+
+use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::message::PublishMessage;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::Nats;
 use super::append::{AppendError, Appended, NewMessage};
@@ -21,6 +26,10 @@ const MESSAGES_MAX: usize = 200;
 const BYTES_MAX: usize = 4 << 20;
 /// Fewer are appended one by one, side by side: a batch has a price of its own.
 const MESSAGES_MIN: usize = 5;
+/// For those who were answered just now.
+const LINGER: Duration = Duration::from_millis(2);
+/// A publish that ended longer ago than this says nothing of the next one.
+const LULL: Duration = Duration::from_millis(10);
 /// That wait for the publish under way; senders wait beyond.
 const WAITING_MAX: usize = 4_096;
 
@@ -62,6 +71,7 @@ impl Batches {
 
 async fn run(nats: Nats, mut received: mpsc::Receiver<Waiting>) {
     let mut next = None;
+    let mut quiet_at = Instant::now();
     loop {
         let Some(first) = (match next.take() {
             Some(first) => Some(first),
@@ -69,10 +79,15 @@ async fn run(nats: Nats, mut received: mpsc::Receiver<Waiting>) {
         }) else {
             return;
         };
+        let gathered_at = if Instant::now() < quiet_at {
+            Instant::now() + LINGER
+        } else {
+            Instant::now()
+        };
         let mut bytes = first.message.payload.len();
         let mut batch = vec![first];
         while batch.len() < MESSAGES_MAX
-            && let Ok(another) = received.try_recv()
+            && let Ok(Some(another)) = timeout_at(gathered_at, received.recv()).await
         {
             bytes = bytes.saturating_add(another.message.payload.len());
             if bytes > BYTES_MAX {
@@ -82,6 +97,7 @@ async fn run(nats: Nats, mut received: mpsc::Receiver<Waiting>) {
             batch.push(another);
         }
         publish(&nats, batch).await;
+        quiet_at = Instant::now() + LULL;
     }
 }
 

@@ -315,7 +315,11 @@ impl Commits {
                 *count = pending
                     .saturating_sub(owed.accepted_since)
                     .saturating_sub(kept);
-                *count > 0 || kept > 0
+                let told = self.state.webhooks.get(webhook);
+                let is_news = told.is_some_and(|told| told.resolved < *through);
+                // Of none too: whoever pushed it takes all through there for ended, and so says
+                // how far a replay reaches.
+                *count > 0 || kept > 0 || is_news
             }
             JournalEntry::ConfigApplied { .. }
             | JournalEntry::CountedBack { .. }
