@@ -315,11 +315,9 @@ impl Commits {
                 *count = pending
                     .saturating_sub(owed.accepted_since)
                     .saturating_sub(kept);
-                let told = self.state.webhooks.get(webhook);
-                let is_news = told.is_some_and(|told| told.resolved < *through);
                 // Of none too: whoever pushed it takes all through there for ended, and so says
                 // how far a replay reaches.
-                *count > 0 || kept > 0 || is_news
+                *count > 0 || kept > 0 || self.resolves(*webhook, *through)
             }
             JournalEntry::ConfigApplied { .. }
             | JournalEntry::CountedBack { .. }
@@ -335,6 +333,13 @@ impl Commits {
             | JournalEntry::Released
             | JournalEntry::Replay { .. } => true,
         }
+    }
+
+    /// Whether an end of all through there moves how far everything is known to have ended.
+    fn resolves(&self, webhook: WebhookId, through: Sequence) -> bool {
+        // What is not counted yet is still to be pending.
+        self.pushed_state(webhook)
+            .is_some_and(|state| state.uncounted.is_none() && state.resolved < through)
     }
 
     fn settle_pending(&mut self, entry: &JournalEntry) {
