@@ -5,10 +5,10 @@ use crate::cases::Case;
 pub(crate) const USAGE: &str = "\
 usage: bench [--only CASE[,CASE…]] [--rounds N] [--scale FACTOR]
 
-  --only CASES    ceilings, one, native, ten, projects, drain, noisy, tls1, tls2, always, three, or
-                  the curves: curve-webhooks, curve-projects, curve-backlog, curve-journal,
-                  curve-keys, curve-body; `items` is all of the former, `curves` of the latter
-                  (items)
+  --only CASES    ceilings, one, native, ten, projects, drain, noisy, tls1, tls2, always, three,
+                  control, or the curves: curve-webhooks, curve-projects, curve-backlog,
+                  curve-journal, curve-keys, curve-body; `items` is all of the former, `curves` of
+                  the latter (items)
   --rounds N      each case once a round, one after the other (5)
   --scale FACTOR  of times and counts (1); figures of less than 0.5 are for trying it out
 

@@ -10,6 +10,7 @@
 //! | `noisy` | a little for a fast endpoint, beside much for another project's slow one |
 //! | `tls1`, `tls2` | to 1 webhook over TLS, HTTP/1.1 and HTTP/2 |
 //! | `always`, `three` | on a server that syncs each write, and on three such |
+//! | `control` | no events: 10,000 webhooks of one project are made and listed |
 //! | `curve-…` | with growing numbers of something that should not matter |
 #![expect(
     clippy::print_stdout,

@@ -23,7 +23,7 @@ const LIMITS: [Limits; 8] = [
     limits("encode-pack", 6, 634_000),
     limits("decode-pack", 1, 1_480_000),
     limits("sign", 7, 169_000),
-    limits("map", 1_950, 1_950_000),
+    limits("map", 930, 1_030_000),
     limits("render", 5, 21_900),
 ];
 /// Two runs differ by this many repetitions, so that start and end cancel out.

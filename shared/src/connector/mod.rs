@@ -4,6 +4,7 @@
 //! Everything in a file is checked when it is loaded, the jq program compiled, so that a mistake is
 //! found at start and not by a callback. Pure but for [`Connectors::add_dir`], which reads files.
 
+mod functions;
 mod mapping;
 mod program;
 mod schema;

@@ -10,15 +10,12 @@ use std::io;
 
 use jaq_core::data::JustLut;
 use jaq_core::load::{self, Arena, File, Loader};
-use jaq_core::native::{bome, run, v};
 use jaq_core::{Compiler, Ctx, Vars, compile};
 use jaq_json::{Num, Val};
 use serde::ser::{Error as _, SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
-use crate::time::Timestamp;
-
-const PRELUDE: &str = include_str!("prelude.jq");
+use super::functions;
 
 /// Definitions of jq's standard library that do not exist here: they would print, end the process
 /// or parse JSON text, or need mathematics, regular expressions, dates and formats that no connector
@@ -58,6 +55,12 @@ const LEFT_OUT: &[&str] = &[
     "@base64d",
 ];
 
+/// Definitions of jq's that are in Rust here: programs use them for every field of a callback, and
+/// jq's own compare with values that they make each time.
+const REPLACED: &[&str] = &[
+    "strings", "arrays", "isobject", "isarray", "isstring", "join",
+];
+
 /// Functions left out for the same reasons.
 const FUNCTIONS_LEFT_OUT: &[&str] = &["halt", "fromjson", "escape_sh"];
 
@@ -78,24 +81,21 @@ impl Program {
     /// The error says what is wrong and quotes the program.
     pub(super) fn compile(code: &str) -> Result<Self, String> {
         let arena = Arena::default();
-        let standard = jaq_std::defs().chain(jaq_json::defs()).filter(|def| {
+        let all = jaq_core::defs()
+            .chain(jaq_std::defs())
+            .chain(jaq_json::defs());
+        let standard = all.filter(|def| {
             let by_regex = def.name == "split" && def.args.len() == 2;
-            !by_regex && !LEFT_OUT.contains(&def.name)
+            !by_regex && !LEFT_OUT.contains(&def.name) && !REPLACED.contains(&def.name)
         });
-        let ours =
-            load::parse(PRELUDE, |parser| parser.defs()).ok_or("the prelude does not parse")?;
-        let modules = Loader::new(jaq_core::defs().chain(standard).chain(ours))
+        let modules = Loader::new(standard)
             .load(&arena, File { code, path: () })
             .map_err(|errors| describe(errors, load_error))?;
         let functions = jaq_core::funs()
             .chain(jaq_std::base_funs())
             .chain(jaq_json::funs())
             .filter(|(name, _, _)| !FUNCTIONS_LEFT_OUT.contains(name))
-            .chain([
-                run(("unix_seconds", v(0), |cv| bome(Ok(unix_seconds(&cv.1))))),
-                run(("text", v(0), |cv| bome(Ok(text(cv.1))))),
-                run(("omit_missing", v(0), |cv| bome(omit_missing(cv.1)))),
-            ]);
+            .chain(functions::all());
         let filter = Compiler::default()
             .with_funs(functions)
             .compile(modules)
@@ -112,45 +112,6 @@ impl Program {
             .run((context, input))
             .map(|output| output.map_err(|_| Raised))
     }
-}
-
-/// `unix_seconds`: an RFC 3339 text as a number, anything else as null.
-fn unix_seconds(value: &Val) -> Val {
-    as_text(value)
-        .and_then(|text| Timestamp::parse_rfc3339(text).ok())
-        .and_then(|time| isize::try_from(time.as_seconds()).ok())
-        .map_or(Val::Null, Val::from)
-}
-
-/// `text`: a non-empty text or a number as text; anything else is missing (null). For ids and names.
-/// Programs ask for it, and for the next, dozens of times in a callback, which in jq took most of
-/// what a callback costs.
-fn text(value: Val) -> Val {
-    match value {
-        Val::TStr(text) if !text.is_empty() => Val::TStr(text),
-        Val::Num(_) => Val::utf8_str(value.to_string()),
-        Val::Null | Val::Bool(_) | Val::BStr(_) | Val::TStr(_) | Val::Arr(_) | Val::Obj(_) => {
-            Val::Null
-        }
-    }
-}
-
-/// `omit_missing`: an object without what carries nothing, so that a unified field is either there
-/// with a value or absent.
-fn omit_missing(value: Val) -> Result<Val, jaq_core::Error<Val>> {
-    let Val::Obj(fields) = &value else {
-        return Err(jaq_core::Error::typ(value, "object"));
-    };
-    let carries = |value: &Val| match value {
-        Val::Null => false,
-        Val::TStr(text) => !text.is_empty(),
-        Val::Arr(items) => !items.is_empty(),
-        Val::Obj(fields) => !fields.is_empty(),
-        Val::Bool(_) | Val::Num(_) | Val::BStr(_) => true,
-    };
-    let kept = fields.iter().filter(|(_, value)| carries(value));
-    let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
-    Ok(Val::obj(kept.collect()))
 }
 
 fn describe<S, P, E>(errors: load::Errors<S, P, E>, notes: impl Fn(&E) -> Vec<String>) -> String {

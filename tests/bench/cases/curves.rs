@@ -38,7 +38,8 @@ pub(super) async fn run(case: Case, scale: f64, round: &mut Round) -> Result<()>
         | Case::Tls1
         | Case::Tls2
         | Case::Always
-        | Case::Three => Ok(()),
+        | Case::Three
+        | Case::Control => Ok(()),
     }
 }
 

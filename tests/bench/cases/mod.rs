@@ -12,6 +12,7 @@ use crate::receiver::Speaks;
 use crate::stage::{Load, Publishing, Setup, Stage};
 
 mod ceilings;
+mod control;
 mod curves;
 mod drain;
 mod noisy;
@@ -29,6 +30,7 @@ pub(crate) enum Case {
     Tls2,
     Always,
     Three,
+    Control,
     CurveWebhooks,
     CurveProjects,
     CurveBacklog,
@@ -43,7 +45,7 @@ const MOST_SECONDS: f64 = 6.0;
 const STEADY_SECONDS: f64 = 5.0;
 
 impl Case {
-    pub(crate) const ITEMS: [Self; 11] = [
+    pub(crate) const ITEMS: [Self; 12] = [
         Self::Ceilings,
         Self::One,
         Self::Native,
@@ -55,6 +57,7 @@ impl Case {
         Self::Tls2,
         Self::Always,
         Self::Three,
+        Self::Control,
     ];
     pub(crate) const CURVES: [Self; 6] = [
         Self::CurveWebhooks,
@@ -78,6 +81,7 @@ impl Case {
             Self::Tls2 => "tls2",
             Self::Always => "always",
             Self::Three => "three",
+            Self::Control => "control",
             Self::CurveWebhooks => "curve-webhooks",
             Self::CurveProjects => "curve-projects",
             Self::CurveBacklog => "curve-backlog",
@@ -171,6 +175,7 @@ pub(crate) async fn run(case: Case, scale: f64, round: &mut Round) -> Result<()>
             };
             through(setup, &[HALF]).run(round).await
         }
+        Case::Control => control::run(scale, round).await,
         Case::CurveWebhooks
         | Case::CurveProjects
         | Case::CurveBacklog

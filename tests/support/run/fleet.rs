@@ -1,7 +1,7 @@
 //! Several dispatchers and ingests on one server or three, each behind a network of its own if
 //! that is wanted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
@@ -79,23 +79,28 @@ impl Fleet {
         let folder = temporary.path().to_owned();
         let nats = NatsCluster::start_in(&folder, size.servers, size.sync).await?;
         let admin_token = hex::encode(shared::random::bytes::<16>());
+        let ports = (0..size.ingests).map(|_| Port::claim());
+        let ports = ports.collect::<Result<Vec<_>>>()?;
+        let first = ports.first().context("an ingest")?;
+        let public_url = format!("http://{}", first.address());
         let mut fleet = Self {
             dispatchers: Vec::new(),
             ingests: Vec::new(),
             nats,
-            environment: environment(&admin_token, size.servers, settings),
+            environment: environment(&admin_token, public_url, size.servers, settings),
             admin_token,
             dispatcher: size.dispatcher,
             paths: size.paths,
             folder,
             _temporary: temporary,
         };
-        for _ in 0..size.ingests {
-            let member = fleet.member("ingest", fleet.ingests.len())?;
+        for port in ports {
+            let member = fleet.member("ingest", fleet.ingests.len(), port)?;
             fleet.ingests.push(member);
         }
         for _ in 0..size.dispatchers {
-            let member = fleet.member(size.dispatcher, fleet.dispatchers.len())?;
+            let index = fleet.dispatchers.len();
+            let member = fleet.member(size.dispatcher, index, Port::claim()?)?;
             fleet.dispatchers.push(member);
         }
         let all = fleet.ingests.iter_mut().chain(&mut fleet.dispatchers);
@@ -110,7 +115,7 @@ impl Fleet {
     /// Starts one more dispatcher, and says which.
     pub fn add_dispatcher(&mut self) -> Result<usize> {
         let index = self.dispatchers.len();
-        let mut member = self.member(self.dispatcher, index)?;
+        let mut member = self.member(self.dispatcher, index, Port::claim()?)?;
         member.service.start()?;
         self.dispatchers.push(member);
         Ok(index)
@@ -147,7 +152,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn member(&self, binary: &str, index: usize) -> Result<Member> {
+    fn member(&self, binary: &str, index: usize, http: Port) -> Result<Member> {
         let proxies = match self.paths {
             Paths::Direct => Vec::new(),
             Paths::Proxied => {
@@ -168,23 +173,15 @@ impl Fleet {
         let name = format!("{binary}-{}", index + 1);
         let mut environment = self.environment.clone();
         environment.push(("CARILLON_NATS_URL".into(), urls.join(",")));
-        let service = service(binary, &name, &environment, &self.folder)?;
+        let service = Service::new(binary, &name, &environment, http, &self.folder)?;
         Ok(Member { service, proxies })
     }
-}
-
-fn service(
-    binary: &str,
-    name: &str,
-    environment: &[(String, String)],
-    folder: &Path,
-) -> Result<Service> {
-    Service::new(binary, name, environment, Port::claim()?, folder)
 }
 
 /// Of two settings of one name the later one counts.
 fn environment(
     admin_token: &str,
+    public_url: String,
     replicas: usize,
     settings: &[(&str, &str)],
 ) -> Vec<(String, String)> {
@@ -192,7 +189,7 @@ fn environment(
     [
         ("CARILLON_MASTER_KEY", master_key),
         ("CARILLON_ADMIN_TOKEN", admin_token.to_owned()),
-        ("CARILLON_PUBLIC_INGEST_URL", "http://127.0.0.1:1".into()),
+        ("CARILLON_PUBLIC_INGEST_URL", public_url),
         ("CARILLON_ENDPOINT_ALLOW_CIDRS", "127.0.0.0/8".into()),
         ("CARILLON_STREAM_REPLICAS", replicas.to_string()),
     ]

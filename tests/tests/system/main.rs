@@ -9,10 +9,12 @@
 )]
 
 mod accounts;
+mod backup;
 mod callbacks;
 mod chaos;
 mod crash;
 mod demo;
+mod documents;
 mod erasure;
 mod history;
 mod hot_lane;
@@ -32,6 +34,7 @@ mod samples;
 mod shutdown;
 mod snapshots;
 mod ssrf;
+mod stackone;
 mod stage;
 mod statuses;
 mod verification;

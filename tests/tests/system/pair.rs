@@ -1,10 +1,11 @@
 //! Two dispatcher replicas behind a client that asks them in turn.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
-use support::api::Client;
+use support::api::{Client, Reply};
 use support::cluster::Tenant;
 use support::eventually::eventually;
 use support::nats::SyncInterval;
@@ -19,6 +20,34 @@ pub(crate) struct Pair {
     fleet: Fleet,
     pub(crate) receiver: Receiver,
     pub(crate) tenant: Tenant,
+    /// Writes so far.
+    written: Cell<usize>,
+}
+
+/// What was written through one replica, and who asks that one and the other.
+pub(crate) struct Written {
+    pub(crate) reply: Reply,
+    here: Client,
+    there: Client,
+}
+
+impl Written {
+    /// The replica that has answered shows at once what holds, the other within a second.
+    pub(crate) async fn is_seen(&self, path: &str, holds: impl Fn(&Reply) -> bool) {
+        let own = self.here.call(Method::GET, path, None).await.unwrap();
+        assert!(holds(&own), "not read what was written: {own}");
+        eventually(path, SEEN_WITHIN, async || {
+            let other = self.there.call(Method::GET, path, None).await.unwrap();
+            holds(&other).then_some(()).ok_or_else(|| other.to_string())
+        })
+        .await
+        .unwrap();
+    }
+
+    /// It shows nothing there.
+    pub(crate) async fn is_gone(&self, path: &str) {
+        self.is_seen(path, |reply| reply.status == 404).await;
+    }
 }
 
 impl Pair {
@@ -39,6 +68,36 @@ impl Pair {
             fleet,
             receiver: Receiver::start().unwrap(),
             tenant,
+            written: Cell::default(),
+        }
+    }
+
+    /// A client with the admin token, asking both in turn.
+    pub(crate) fn admin(&self) -> Client {
+        self.fleet.admin().unwrap().round_robin(urls(&self.fleet))
+    }
+
+    /// Of each replica.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        urls(&self.fleet)
+    }
+
+    /// A call in the name of `client`, through each replica in turn.
+    pub(crate) async fn write(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Written {
+        let mut urls = urls(&self.fleet);
+        let turn = self.written.replace(self.written.get() + 1) % urls.len();
+        let here = client.round_robin(vec![urls.remove(turn)]);
+        Written {
+            reply: here.call_with(method, path, body, headers).await.unwrap(),
+            here,
+            there: client.round_robin(urls),
         }
     }
 

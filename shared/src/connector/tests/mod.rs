@@ -321,6 +321,39 @@ fn text_and_omit_missing_are_as_their_definitions_in_jq() {
     }
 }
 
+/// Likewise what names several fields, or asks for a value's kind.
+#[test]
+fn functions_over_values_are_as_their_definitions_in_jq() {
+    let program = r#"
+        def one_of(values): . as $x | any(values; . == $x);
+        def joined($by): reduce .[] as $x (null; if . == null then "" else . + $by end
+            + ($x | if . == null then "" elif isstring then . else tostring end)) // "";
+        def is(kind): isstring == (kind == "string") and isarray == (kind == "array")
+            and isobject == (kind == "object");
+        def named: {new: (.old | text), same: (.same | text)} | omit_missing;
+        .body[] | {event: "ats_jobs.created", record_id: 1, event_data: {
+            in: [IN(1, "a", null, [1], {"same": 1}), one_of(1, "a", null, [1], {"same": 1})],
+            among_none: [IN(empty), false],
+            kinds: [is(type), true],
+            strings: [[strings], [select(type == "string")]],
+            arrays: [[arrays], [select(type == "array")]],
+            texts: [try texts("new=old same") catch "raised", try named catch "raised"],
+            join: [try join(", ") catch "raised",
+                if isarray and all(.[]; IN(objects, arrays) | not) then joined(", ") else "raised" end]
+        }}"#;
+    let body = r#"[null, true, "", "a", 0, 1, 1.50, [], [1], ["a", 1.5, null, true, ""], [null], [[1]], [{}],
+        {}, {"same": 1}, {"old": "o", "same": 2, "other": 3}, {"old": null, "same": ""}, {"old": ["x"]}]"#;
+    let events = mapped(program, body);
+    assert_eq!(events.len(), 18);
+    for event in events {
+        let data: serde_json::Value =
+            serde_json::from_str(event.event_data.unwrap().get()).unwrap();
+        for (what, both) in data.as_object().unwrap() {
+            assert_eq!(both[0], both[1], "{what} in {data}");
+        }
+    }
+}
+
 #[test]
 fn event_data_keeps_the_order_that_the_program_gave() {
     let program = r#"{event: "ats_jobs.created", record_id: 1, event_data: ({z: .body, a: 1.50, n: null, e: ""} | omit_missing)}"#;
