@@ -18,6 +18,7 @@ mod documents;
 mod history;
 mod hot_lane;
 mod hr_on;
+mod master_key;
 mod nats_outage;
 mod ops;
 mod ownership;
