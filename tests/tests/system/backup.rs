@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 use support::api::text;
 use support::cluster::{Cluster, ClusterBuilder};
+use support::eventually::eventually;
 use support::receiver::{Answer, Receiver};
 
 use crate::stage::{HOOK, SOON, event, post_all};
@@ -67,7 +68,7 @@ async fn a_copied_store_goes_on_where_it_stood() {
     let client = cluster.admin().unwrap().with_token(&tenant.key);
     receiver.wait_for_id(&ids[1], SOON).await.unwrap();
     let path = format!("/v1/webhooks/{}/overview", text(&webhook, "/id").unwrap());
-    support::eventually::eventually("the account", SOON, async || {
+    eventually("the account", SOON, async || {
         let shown = client.call(Method::GET, &path, None).await.unwrap();
         let ledger = &shown.json["ledger"];
         let holds = [

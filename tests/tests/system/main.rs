@@ -19,6 +19,7 @@ mod erasure;
 mod history;
 mod hot_lane;
 mod hr_on;
+mod master_key;
 mod nats_outage;
 mod ops;
 mod ownership;

@@ -60,6 +60,8 @@ pub(crate) enum OwnerWake {
 pub(crate) enum Step {
     ReadEpoch,
     Announce,
+    /// Until then at most.
+    Outlive(i64),
     Fold,
     CheckEvents,
     CatchUp,
@@ -76,6 +78,8 @@ struct Taking {
     fence: u64,
     state: PartitionState,
     is_released: bool,
+    /// Who was dead by the decision.
+    predecessor: Option<ReplicaId>,
     began_at: Timestamp,
     /// True time of the append that is known stored.
     announced_at: i64,
@@ -342,9 +346,7 @@ impl Process {
         };
         let is_released = released(world, after);
         let is_own = holder == Some(self.host.replica);
-        let is_seen = world
-            .processes()
-            .any(|process| Some(process.host.replica) == holder && process.host.has_key(world));
+        let is_seen = holder.is_some_and(|holder| is_seen(holder, world));
         let is_dead = !is_seen && !is_own && self.host.is_certain(world);
         if holder.is_none() || is_released || is_own || is_dead {
             let began_at = self.host.wall(world);
@@ -356,6 +358,7 @@ impl Process {
                 fence: 0,
                 state: PartitionState::default(),
                 is_released: is_released || holder.is_none(),
+                predecessor: holder.filter(|_| is_dead),
                 began_at,
                 announced_at: world.now,
                 known: 0,
@@ -408,7 +411,7 @@ impl Process {
         let next = if world.settings.plants(Plant::FoldStoppedBeforeEpoch) {
             Step::CheckEvents
         } else {
-            Step::Fold
+            Step::Outlive(world.now + TTL_MS)
         };
         self.go_on(next, world);
     }
@@ -486,6 +489,12 @@ impl Process {
             owner.post_ended(post, outcome, &mut self.host, world);
         }
     }
+}
+
+/// Whether others see the replica's key.
+fn is_seen(replica: ReplicaId, world: &World) -> bool {
+    let mut processes = world.processes();
+    processes.any(|process| process.host.replica == replica && process.host.has_key(world))
 }
 
 /// Whether the owner since the epoch entry at `fence` has released the partition.

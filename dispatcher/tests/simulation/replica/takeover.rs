@@ -6,12 +6,15 @@ use shared::domain::state::PartitionState;
 use shared::ids::{Epoch, Sequence};
 use shared::time::Timestamp;
 
-use super::{PREDECESSOR_MS, Process, Step, Wake};
+use super::{PREDECESSOR_MS, Process, Step, Wake, is_seen};
 use crate::checker::Checker;
 use crate::owner::{Owner, Taken};
 use crate::settings::Plant;
 use crate::streams::{Append, Subject};
 use crate::world::World;
+
+/// How often a predecessor is looked at that has come back to life.
+const LOOK_MS: i64 = 200;
 
 impl Process {
     pub(super) fn go_on(&self, step: Step, world: &mut World) {
@@ -70,6 +73,15 @@ impl Process {
                     taking.announced_at = world.now;
                     taking.token = Some(self.host.append(&append, world));
                 }
+            }
+            // Who was dead may have come back before the epoch entry, and hears of it soon.
+            Step::Outlive(until) => {
+                let predecessor = taking.predecessor;
+                if world.now < until && predecessor.is_some_and(|holder| is_seen(holder, world)) {
+                    world.wake(self.host.index, LOOK_MS, Wake::Take(step));
+                    return;
+                }
+                next = Some(Step::Fold);
             }
             Step::Fold => {
                 taking.state = fold(world);

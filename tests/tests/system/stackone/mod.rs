@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::api::{self, Client, Reply, text};
 use support::cluster::Tenant;
 use support::eventually::eventually;
-use support::receiver::{Answer, Delivery};
+use support::receiver::{Answer, Delivery, Verdict};
 
 use crate::pair::{Pair, Written};
 use crate::stage::{SOON, post_all};
@@ -403,7 +403,7 @@ async fn the_secret_is_rotated(walk: &Walk, hook: &Hook) {
 /// By this secret alone.
 fn verifies(secret: &str, delivery: &Delivery) -> bool {
     let secrets = [secret.to_owned()];
-    support::receiver::Verdict::of(&secrets, &delivery.headers, &delivery.body).verified()
+    Verdict::of(&secrets, &delivery.headers, &delivery.body).verified()
 }
 
 async fn disabled_it_is_sent_nothing(walk: &Walk, hook: &Hook) {
