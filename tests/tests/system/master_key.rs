@@ -1,5 +1,5 @@
-//! The master key is changed in two rolling restarts, as the operators' document says, and nobody
-//! meets at any time what it cannot open.
+//! The new master key comes into use in two rolling restarts, as the operators' document begins its
+//! change, and nobody meets at any time what it cannot open.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +12,7 @@ use support::receiver::{Delivery, Receiver};
 use crate::stage::{HOOK, SOON, event, post_all};
 
 const KEY: &str = "CARILLON_MASTER_KEY";
+const SECOND: &str = "/second";
 const PREVIOUS: &str = "CARILLON_MASTER_KEY_PREVIOUS";
 
 async fn restart(service: &mut Service, key: &str, previous: &str) {
@@ -36,9 +37,17 @@ async fn the_master_key_is_changed_in_two_rolling_restarts() {
     restart(&mut cluster.ingest, &old, &new).await;
     restart(&mut cluster.dispatcher, &old, &new).await;
     restart(&mut cluster.dispatcher, &new, &old).await;
-    // Sealed by the new key, and opened by an ingest that still seals with the old one.
+    // A project whose data key the new key has sealed, opened by an ingest that has the old one first.
+    let second = cluster.tenant("Sealed with the new key").await.unwrap();
+    let webhook = json!({"url": receiver.url(SECOND), "events": ["*"]});
+    let webhook = second.client.create_webhook(&webhook).await.unwrap();
+    let webhook = webhook.expect(201).unwrap();
+    receiver.trust(
+        SECOND,
+        &text(&webhook, "/signing_secrets/0/secret").unwrap(),
+    );
     let account = json!({"provider": "greenhouse", "origin_owner_id": "customer-1"});
-    let account = client.create_account(&account).await.unwrap();
+    let account = second.client.create_account(&account).await.unwrap();
     let account = account.expect(201).unwrap();
     let body = providers::greenhouse_candidate_updated(17, "Ada");
     let secret = text(&account, "/ingest/secret").unwrap();
