@@ -193,8 +193,8 @@ impl MasterKey {
 }
 
 /// A project's own key: it seals the project's secrets and credentials in REGISTRY, and free text
-/// in JOURNAL (`protocol.md`, rule 28). Destroying its one sealed copy makes all of them unreadable,
-/// wherever a copy of the logs may lie.
+/// in JOURNAL (`protocol.md`, rule 28). Destroying its one sealed copy in REGISTRY makes all of
+/// them unreadable, in every copy of the other logs too; a copy of REGISTRY from before opens them.
 #[derive(Clone)]
 pub struct DataKey(MasterKey);
 

@@ -106,11 +106,12 @@ impl Service {
 
     /// Runs its program once more beside it, with its settings and these arguments, and gives what
     /// that printed.
-    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+    pub async fn command(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
         command.env_clear().args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        tools::output_of(&mut command)
+        // What the caller does beside it goes on meanwhile.
+        tokio::task::spawn_blocking(move || tools::output_of(&mut command)).await?
     }
 
     /// Waits until `/readyz` says so. A process that ends instead is an error at once.

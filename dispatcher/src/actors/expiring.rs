@@ -123,7 +123,12 @@ async fn count_once(
     let webhook = count.webhook;
     let events = &replica.nats.events;
     let (first, _) = bounds(events).await?;
-    log.begin_expiring(webhook, count.through, first);
+    // What was erased meanwhile is below the horizon too.
+    replica
+        .horizon
+        .set(replica.horizon.get().max(first.previous()));
+    let horizon = count.through.max(first.previous());
+    log.begin_expiring(webhook, horizon, first);
     while let Expiry::Read { after, through } = log.look(|commits| commits.expiry(webhook)) {
         let filter = subjects::events_of_project(log.partition, count.project);
         // Closed never: the replica holds it.

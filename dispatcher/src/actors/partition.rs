@@ -144,6 +144,12 @@ impl PartitionActor {
                 self.count_back(&webhook, from, through, ctx);
             }
             self.configure(&webhook, ctx);
+            // A predecessor may have died between the deletion and the end of its ledger.
+            let is_open = || self.log.look(|log| log.pushed_state(webhook.id).is_some());
+            if webhook.deleted && is_open() {
+                self.delete(&webhook, UnsentEnd::Skipped(SkipReason::Deleted));
+                continue;
+            }
             self.owe_what_may_not_wait(webhook.id);
             self.wake(&webhook, None, ctx);
         }

@@ -51,6 +51,9 @@ async fn erase_secrets(replica: &Replica) {
             break;
         }
     }
+    if let Err(error) = view.overwrite_erased().await {
+        tracing::warn!(%error, "an erased signing secret is not overwritten yet");
+    }
 }
 
 /// `seen`: since when this replica knows of each, by its own clock.

@@ -39,7 +39,7 @@ pub(crate) struct Checker {
     starts: BTreeMap<(u64, WebhookId), Vec<Timestamp>>,
     arrived: BTreeSet<(WebhookId, u64)>,
     /// The last first arrival of each lane.
-    last_arrival: BTreeMap<(WebhookId, Option<LaneHash>), u64>,
+    last_arrival: BTreeMap<(WebhookId, Option<LaneHash>), Arrived>,
     /// The last epoch that sent something.
     last_sender: u64,
 }
@@ -47,6 +47,15 @@ pub(crate) struct Checker {
 /// From what is stored of a status to when nothing more may be decided under the one before, on
 /// a process that was running all the while.
 const QUIET_AFTER_MS: i64 = 2_000;
+
+/// A first arrival.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    sequence: u64,
+    epoch: u64,
+    /// How much was decided about the webhook by then.
+    decided: usize,
+}
 
 impl Checker {
     pub(crate) fn pending(&self) -> usize {
@@ -388,8 +397,25 @@ impl Checker {
             return;
         }
         let lane = (!policies.is_strict).then_some(post.lane);
-        let last = world.checker.last_arrival.insert((id, lane), sequence);
-        assert!(last < Some(sequence), "arrived after {last:?}: {post:?}");
+        let arrived = Arrived {
+            sequence,
+            epoch: post.epoch,
+            decided: world.registry.of(id).count(),
+        };
+        let resource = event.event_type.resource().to_owned();
+        let Some(last) = world.checker.last_arrival.insert((id, lane), arrived) else {
+            return;
+        };
+        // Where an owner dies before it has told how far it classified, the next one classifies
+        // anew, and by what was decided since (rule 11): what the webhook was not owed then it is
+        // owed now.
+        let mut known = world.registry.of(id).take(last.decided);
+        let was_not_owed =
+            last.epoch < post.epoch && known.any(|decided| !decided.accepts(&resource));
+        assert!(
+            last.sequence < sequence || was_not_owed,
+            "arrived after {last:?}: {post:?}"
+        );
     }
 
     /// Everything has come to rest.

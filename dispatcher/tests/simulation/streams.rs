@@ -295,6 +295,17 @@ pub(crate) struct Decided {
     pub(crate) from: u64,
 }
 
+impl Decided {
+    /// Whether an event that is about such a record is to be delivered.
+    pub(crate) fn accepts(&self, resource: &str) -> bool {
+        let is_wanted = match self.wants {
+            Wants::All => true,
+            Wants::Resource(wanted) => wanted == resource,
+        };
+        is_wanted && self.status == Some(Status::Enabled)
+    }
+}
+
 /// REGISTRY: sequences are index + 1.
 #[derive(Default)]
 pub(crate) struct Registry {

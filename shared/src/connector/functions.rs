@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 type Data = JustLut<Val>;
 
 /// Name, arguments and implementation of each.
-pub(super) fn all() -> [Fun<Data>; 11] {
+pub(super) fn all() -> [Fun<Data>; 9] {
     let filter = || Box::new([Bind::Fun(())]);
     [
         run(("unix_seconds", v(0), |cv| bome(Ok(unix_seconds(&cv.1))))),
@@ -24,12 +24,6 @@ pub(super) fn all() -> [Fun<Data>; 11] {
         run(("IN", filter(), |cv| Box::new(std::iter::once(is_in(cv))))),
         run(("join", v(1), |cv| {
             unary(cv, |value, separator| join(&value, &separator))
-        })),
-        run(("strings", v(0), |cv| {
-            Box::new(Some(cv.1).filter(is_string).map(Ok).into_iter())
-        })),
-        run(("arrays", v(0), |cv| {
-            Box::new(Some(cv.1).filter(is_array).map(Ok).into_iter())
         })),
         run(("isstring", v(0), |cv| bome(Ok(Val::Bool(is_string(&cv.1)))))),
         run(("isarray", v(0), |cv| bome(Ok(Val::Bool(is_array(&cv.1)))))),

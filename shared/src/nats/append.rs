@@ -10,8 +10,6 @@ use crate::ids::Sequence;
 /// Names the subject that an expected sequence is checked on; the client has no constant for it.
 const EXPECTED_SUBJECT_HEADER: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 /// Has the server drop what came before a message, at once with storing it.
-const ROLLUP_HEADER: &str = "Nats-Rollup";
-const ROLLUP_OF_SUBJECT: &str = "sub";
 /// Another append that checks the same subject is under way; the server refuses the second.
 const IN_PROCESS_CODE: u64 = 10164;
 
@@ -62,19 +60,6 @@ pub enum AppendError {
 impl Nats {
     /// Appends and waits for the acknowledgement, 2 s at most.
     pub async fn append(&self, message: NewMessage) -> Result<Appended, AppendError> {
-        self.append_with(message, None).await
-    }
-
-    /// The same, and with it all goes that its subject held before. The stream must allow it.
-    pub async fn append_alone(&self, message: NewMessage) -> Result<Appended, AppendError> {
-        self.append_with(message, Some(ROLLUP_OF_SUBJECT)).await
-    }
-
-    async fn append_with(
-        &self,
-        message: NewMessage,
-        rollup: Option<&str>,
-    ) -> Result<Appended, AppendError> {
         let mut publish = PublishMessage::build()
             .payload(message.payload)
             .message_id(message.message_id);
@@ -85,9 +70,6 @@ impl Nats {
         }
         if message.never_expires {
             publish = publish.header("Nats-TTL", "never");
-        }
-        if let Some(rollup) = rollup {
-            publish = publish.header(ROLLUP_HEADER, rollup);
         }
         let acknowledgement = self
             .context

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::append::{AppendError, Expected, NewMessage};
+use super::erasing::overwrite;
 use super::read::{StoredMessage, last_matching};
 use super::tail::Tail;
 use super::{Nats, Unavailable, last_sequence};
@@ -226,29 +227,45 @@ impl RegistryView {
                 subject,
                 never_expires: false,
             };
-            last = self.append_one(message, append.erases_history()).await?;
-            if !append.erases_history() {
+            last = self.append_one(message).await?;
+            if append.erases_history() {
+                self.overwrite(append.expected).await;
+            } else {
                 decided = last;
             }
         }
         Ok((decided, last))
     }
 
+    /// What is not overwritten now, [`Self::overwrite_erased`] does.
+    async fn overwrite(&self, sequence: Sequence) {
+        if let Err(error) = overwrite(&self.inner.nats.registry, sequence).await {
+            tracing::debug!(%error, "an erased secret is not overwritten yet");
+        }
+    }
+
+    /// Overwrites the secrets that were erased since, or before, and that this process has met in
+    /// the log. Every process does so; who comes second finds nothing.
+    pub async fn overwrite_erased(&self) -> Result<(), Unavailable> {
+        let left: Vec<_> = self.read(|state| state.overwritable_secrets().collect());
+        for (id, sequence) in left {
+            overwrite(&self.inner.nats.registry, sequence).await?;
+            let mut state = self
+                .inner
+                .state
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            state.overwritten(id);
+        }
+        Ok(())
+    }
+
     /// One checked append. After a lost acknowledgement, a conflict does not mean "not stored":
     /// the subject's last message says whose append holds.
-    async fn append_one(
-        &self,
-        message: NewMessage,
-        erases_history: bool,
-    ) -> Result<Sequence, ExecuteError> {
+    async fn append_one(&self, message: NewMessage) -> Result<Sequence, ExecuteError> {
         let mut unknown = 0;
         for _ in 0..APPEND_TRIES {
-            let appended = if erases_history {
-                self.inner.nats.append_alone(message.clone()).await
-            } else {
-                self.inner.nats.append(message.clone()).await
-            };
-            match appended {
+            match self.inner.nats.append(message.clone()).await {
                 Ok(appended) => return Ok(appended.sequence),
                 Err(AppendError::Busy) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(AppendError::TooLarge) => {

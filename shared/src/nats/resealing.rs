@@ -50,7 +50,10 @@ pub enum ResealError {
         project: ProjectId,
         error: ExecuteError,
     },
-    #[error("{0} data keys are still sealed with a former key: replicas that seal with it run")]
+    #[error(
+        "{0} data keys are still sealed with a former key: replicas that seal with it run, or a \
+         project that was just deleted is not erased yet"
+    )]
     Left(usize),
 }
 

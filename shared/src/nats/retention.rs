@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::stream::Stream;
 
 use super::Unavailable;
-use super::read::{next, open_from, timestamp};
+use super::read::{last_matching, next, open_from, timestamp};
 use crate::ids::Sequence;
 use crate::time::Timestamp;
 
@@ -16,9 +16,8 @@ use crate::time::Timestamp;
 pub struct Retained {
     /// `None`: nothing is dropped by age.
     pub age_max: Option<Duration>,
-    /// Of the oldest message and the youngest; mean nothing in an empty stream.
+    /// Of the oldest message; means nothing in an empty stream.
     pub oldest_at: Timestamp,
-    pub youngest_at: Timestamp,
     pub last: Sequence,
     pub is_empty: bool,
 }
@@ -28,7 +27,6 @@ pub async fn retained(stream: &Stream<()>) -> Result<Retained, Unavailable> {
     Ok(Retained {
         age_max: Some(info.config.max_age).filter(|age| !age.is_zero()),
         oldest_at: timestamp(info.state.first_timestamp),
-        youngest_at: timestamp(info.state.last_timestamp),
         last: Sequence(info.state.last_sequence),
         is_empty: info.state.messages == 0,
     })
@@ -42,11 +40,16 @@ pub async fn last_before(
     retained: &Retained,
     at: Timestamp,
 ) -> Result<Sequence, Unavailable> {
-    if retained.is_empty || retained.youngest_at < at {
+    if retained.is_empty {
         return Ok(retained.last);
     }
     if retained.oldest_at >= at {
         return Ok(Sequence(0));
+    }
+    // Not by the stream's own word, which may be about a message that was overwritten.
+    let youngest = last_matching(stream, filter).await?;
+    if youngest.is_none_or(|youngest| youngest.stored_at < at) {
+        return Ok(retained.last);
     }
     let nanos = i128::from(at.as_millis()).saturating_mul(1_000_000);
     let start_time = from_nanos(nanos).map_err(Unavailable::new)?;

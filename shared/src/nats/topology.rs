@@ -210,11 +210,7 @@ fn events(settings: &TopologySettings) -> Config {
 }
 
 fn registry(settings: &TopologySettings) -> Config {
-    Config {
-        // What is deleted for good goes with the entry that says so (`protocol.md`, rule 28).
-        allow_rollup: true,
-        ..base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
-    }
+    base(subjects::REGISTRY, subjects::REGISTRY_ALL, settings)
 }
 
 fn journal(settings: &TopologySettings) -> Config {

@@ -6,7 +6,6 @@ use reqwest::Method;
 use serde_json::json;
 use shared::codec;
 use shared::domain::registry::{Aggregate, RegistryEntry};
-use shared::ids::ProjectId;
 use shared::subjects;
 use support::api::{Client, text};
 use support::cluster::{Cluster, Tenant};
@@ -102,17 +101,17 @@ async fn marked(stage: &Stage) -> (Tenant, Vec<String>) {
     (tenant, paths.into())
 }
 
-/// The sealed bytes of the project's data key.
-async fn data_key(cluster: &Cluster, project: &str) -> Vec<u8> {
+/// What is sealed in the last entry about it.
+async fn sealed(cluster: &Cluster, project: &str, aggregate: Aggregate, id: &str) -> Vec<u8> {
     let nats = async_nats::connect(cluster.nats.url()).await.unwrap();
     let registry = jetstream::new(nats).get_stream(subjects::REGISTRY).await;
     let registry = registry.unwrap();
-    let id: ProjectId = project.parse().unwrap();
-    let subject = subjects::registry(id, Aggregate::DataKey, project);
+    let subject = subjects::registry(project.parse().unwrap(), aggregate, id);
     let message = registry.get_last_raw_message_by_subject(&subject);
     let record = codec::decode_record(&message.await.unwrap().payload).unwrap();
     let sealed = match record.entry {
-        RegistryEntry::DataKeyCreated { sealed } => Some(sealed),
+        RegistryEntry::DataKeyCreated { sealed }
+        | RegistryEntry::SigningSecretAdded { sealed, .. } => Some(sealed),
         _ => None,
     };
     sealed.unwrap()
@@ -157,7 +156,8 @@ async fn a_deleted_project_is_gone_from_the_store_and_others_go_on() {
     for marker in PLAIN {
         assert!(nats.occurrences(marker.as_bytes()).unwrap() > 0, "{marker}");
     }
-    let data_key = data_key(&stage.cluster, &tenant.project).await;
+    let project = &tenant.project;
+    let data_key = sealed(&stage.cluster, project, Aggregate::DataKey, project).await;
     assert!(nats.occurrences(&data_key).unwrap() > 0);
     for marker in SEALED {
         assert_eq!(nats.occurrences(marker.as_bytes()).unwrap(), 0, "{marker}");
@@ -214,4 +214,31 @@ async fn a_deleted_project_is_gone_from_the_store_and_others_go_on() {
     assert_eq!(projects["items"].as_array().unwrap().len(), 1);
     let log = std::fs::read_to_string(stage.cluster.dispatcher.log()).unwrap();
     assert!(!log.contains("registry entry is"), "{log}");
+}
+
+#[tokio::test]
+async fn a_deleted_signing_secret_is_gone_from_the_stores_files() {
+    let stage = stage().await;
+    let (client, project) = (&stage.tenant.client, &stage.tenant.project);
+    let url = stage.receiver.url("/rotated");
+    let webhook = json!({"url": url, "events": ["*"]});
+    let webhook = client.create_webhook(&webhook).await.unwrap();
+    let webhook = webhook.id(201).unwrap();
+    let secrets = format!("/v1/webhooks/{webhook}/signing_secrets");
+    let added = client.call(Method::POST, &secrets, None).await.unwrap();
+    let added = added.id(201).unwrap();
+    let sealed = sealed(&stage.cluster, project, Aggregate::SigningSecret, &added).await;
+    let nats = &stage.cluster.nats;
+    assert!(nats.occurrences(&sealed).unwrap() > 0);
+    let deleted = format!("{secrets}/{added}");
+    let deleted = client.call(Method::DELETE, &deleted, None).await.unwrap();
+    deleted.expect(204).unwrap();
+    eventually("its bytes gone", SOON, async || {
+        match nats.occurrences(&sealed).unwrap() {
+            0 => Ok(()),
+            count => Err(count.to_string()),
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -42,9 +42,9 @@ impl Scene {
         server.occurrences(&mark(master_key)).unwrap()
     }
 
-    fn reseal(&self) -> String {
+    async fn reseal(&self) -> String {
         let dispatcher = &self.fleet.dispatchers[0].service;
-        dispatcher.command(&["--reseal"]).unwrap()
+        dispatcher.command(&["--reseal"]).await.unwrap()
     }
 
     /// One replica after the other, as an operator does it.
@@ -106,13 +106,13 @@ async fn the_master_key_is_changed_while_events_flow() {
             .await
             .unwrap();
         assert_eq!(
-            scene.reseal(),
+            scene.reseal().await,
             "data keys: 2, sealed anew: 1, former entries overwritten: 1\n"
         );
         assert_eq!(scene.occurrences(&old), 0);
         assert!(scene.occurrences(&new) > 0);
         assert_eq!(
-            scene.reseal(),
+            scene.reseal().await,
             "data keys: 2, sealed anew: 0, former entries overwritten: 0\n"
         );
         scene.more().await;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use dispatcher::core::commits::Commits;
 use dispatcher::core::delivery::{AttemptOutcome, ends_pending};
 use dispatcher::core::partition::{Partition, Stretch};
-use shared::domain::journal::{JournalEntry, SkipReason};
+use shared::domain::journal::{JournalEntry, SkipReason, UnsentEnd};
 use shared::domain::state::PartitionState;
 use shared::domain::webhook::Webhook;
 use shared::ids::{Epoch, Sequence, WebhookId};
@@ -163,6 +163,11 @@ impl Owner {
                 self.count_back(webhook.id, from, through, host, world);
             }
             self.configure(&webhook, host, world);
+            if webhook.deleted && self.commits.pushed_state(webhook.id).is_some() {
+                let end = UnsentEnd::Skipped(SkipReason::Deleted);
+                self.delete(&webhook, end, host, world);
+                continue;
+            }
             self.owe_what_may_not_wait(webhook.id);
             self.wake(&webhook, None, host, world);
         }

@@ -338,6 +338,7 @@ fn functions_over_values_are_as_their_definitions_in_jq() {
             strings: [[strings], [select(type == "string")]],
             arrays: [[arrays], [select(type == "array")]],
             texts: [try texts("new=old same") catch "raised", try named catch "raised"],
+            paths: [(try ((.. | strings) |= 1) catch "raised"), (try ((.. | select(type == "string")) |= 1) catch "raised")],
             join: [try join(", ") catch "raised",
                 if isarray and all(.[]; IN(objects, arrays) | not) then joined(", ") else "raised" end]
         }}"#;

@@ -62,7 +62,9 @@ pub fn decide(
             Ok(vec![append(id, Aggregate::Project, text, last, entry)])
         }
         Command::ResealDataKey { project, sealed } => {
-            let last = made(state, project)?.data_key_sequence;
+            // Of one too whose making was cut off after its key: every fold opens that.
+            let known = state.project(project).ok_or(CommandError::NotFound)?;
+            let last = known.data_key_sequence;
             let (entry, text) = (
                 RegistryEntry::DataKeyResealed { sealed },
                 project.to_string(),

@@ -317,8 +317,8 @@ pub struct Append {
 }
 
 impl Append {
-    /// Whether all that the subject held before goes with the append. The server does both at once,
-    /// so that nothing is left to be done, and the subject keeps a last message.
+    /// Whether what the subject held before is to be overwritten, once the append is stored: so the
+    /// subject keeps a last message, which appends are checked against.
     pub fn erases_history(&self) -> bool {
         self.entry == RegistryEntry::SigningSecretErased
     }

@@ -151,6 +151,18 @@ impl RegistryState {
         self.erasable.keys().copied()
     }
 
+    /// Where secrets lay that are erased, and were still there when this was folded.
+    pub fn overwritable_secrets(&self) -> impl Iterator<Item = (SecretId, Sequence)> {
+        self.overwritable
+            .iter()
+            .map(|(id, sequence)| (*id, *sequence))
+    }
+
+    /// The secret's bytes are gone.
+    pub fn overwritten(&mut self, id: SecretId) {
+        self.overwritable.remove(&id);
+    }
+
     pub(super) fn apply_signing_secret(
         &mut self,
         project: ProjectId,
@@ -162,7 +174,9 @@ impl RegistryState {
             RegistryEntry::SigningSecretAdded { webhook, sealed } => (*webhook, sealed),
             // Read from the beginning, it is all there is of the secret.
             RegistryEntry::SigningSecretErased => {
-                self.erasable.remove(&id);
+                if let Some((_, added)) = self.erasable.remove(&id) {
+                    self.overwritable.insert(id, added);
+                }
                 return Ok(Changed::Other);
             }
             _ => return Err(ApplyError::Inconsistent),

@@ -25,6 +25,8 @@ pub struct RegistryState {
     pub(super) secrets: HashMap<WebhookId, Vec<SigningSecret>>,
     /// Deleted, but still in the log: with the project, and the last entry of its subject.
     pub(super) erasable: BTreeMap<SecretId, (ProjectId, Sequence)>,
+    /// Erased ones whose bytes this fold has met, until somebody says that they are overwritten.
+    pub(super) overwritable: BTreeMap<SecretId, Sequence>,
     applied: Sequence,
     /// The latest time that an entry named.
     pub(super) now: Timestamp,

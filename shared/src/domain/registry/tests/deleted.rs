@@ -137,6 +137,27 @@ impl Log {
     }
 }
 
+/// Every fold opens its data key, and nobody can delete it.
+#[test]
+fn a_project_whose_making_was_cut_off_is_sealed_anew_too() {
+    let mut log = Log::new();
+    let appends = decide(&log.state, log.create_project(), log.at).unwrap();
+    log.append(appends[0].clone());
+    log.reseal();
+    let last = log.appended.last().unwrap();
+    assert!(matches!(
+        last.2.entry,
+        RegistryEntry::DataKeyResealed { .. }
+    ));
+    // Whoever repeats the call goes on with it.
+    log.execute(log.create_project()).unwrap();
+    assert!(
+        log.state
+            .project(PROJECT)
+            .is_some_and(|made| made.is_made())
+    );
+}
+
 #[test]
 fn a_replica_without_the_new_master_key_goes_on_with_the_data_key_that_it_holds() {
     // It folds with the first key alone.

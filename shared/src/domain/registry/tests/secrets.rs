@@ -138,6 +138,11 @@ fn what_is_deleted_is_erased_by_somebody_in_the_end() {
     log.append(appends[1].clone());
     assert_eq!(log.state.erasable_secrets().count(), 0);
     assert!(decide(&log.state, erase, log.at).unwrap().is_empty());
+    // Its bytes lie where it was added, until somebody has overwritten them.
+    let left: Vec<_> = log.state.overwritable_secrets().collect();
+    assert_eq!(left, [(SECRET, appends[1].expected)]);
+    log.state.overwritten(SECRET);
+    assert_eq!(log.state.overwritable_secrets().count(), 0);
 
     let deletion = Command::DeleteWebhook {
         project: PROJECT,
@@ -195,6 +200,7 @@ fn a_log_without_the_erased_secret_folds_to_the_same() {
     assert_eq!(left.held(), [OTHER]);
     left.signs_with(&[OTHER]);
     assert_eq!(left.state.erasable_secrets().count(), 0);
+    assert_eq!(left.state.overwritable_secrets().count(), 0);
 }
 
 #[test]
