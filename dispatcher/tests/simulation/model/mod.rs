@@ -459,8 +459,11 @@ impl Model {
 /// Where the very first owner began: below it nothing is classified.
 fn pack_origin(pack: &Pack) -> u64 {
     let froms = pack.entries.iter().filter_map(|entry| match entry {
-        JournalEntry::ConfigApplied { back_through, .. } => *back_through,
+        JournalEntry::ConfigApplied {
+            from, back_through, ..
+        } => Some(back_through.unwrap_or(from.sequence.previous())),
         _ => None,
     });
+    // What is applied later in the pack may reach back from further on.
     froms.map(|through| through.0).min().unwrap_or(0)
 }
