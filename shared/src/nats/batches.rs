@@ -26,7 +26,7 @@ const MESSAGES_MAX: usize = 200;
 const BYTES_MAX: usize = 4 << 20;
 /// Fewer are appended one by one, side by side: a batch has a price of its own.
 const MESSAGES_MIN: usize = 5;
-/// For those who were answered just now.
+/// For those who were answered just now, unless as many as there may be are there already.
 const LINGER: Duration = Duration::from_millis(2);
 /// A publish that ended longer ago than this says nothing of the next one.
 const LULL: Duration = Duration::from_millis(10);
@@ -71,7 +71,8 @@ impl Batches {
 
 async fn run(nats: Nats, mut received: mpsc::Receiver<Waiting>) {
     let mut next = None;
-    let mut quiet_at = Instant::now();
+    // Whom the last publish answered and who waited then, and until when they count.
+    let (mut senders, mut quiet_at) = (0, Instant::now());
     loop {
         let Some(first) = (match next.take() {
             Some(first) => Some(first),
@@ -79,16 +80,22 @@ async fn run(nats: Nats, mut received: mpsc::Receiver<Waiting>) {
         }) else {
             return;
         };
-        let gathered_at = if Instant::now() < quiet_at {
-            Instant::now() + LINGER
-        } else {
-            Instant::now()
-        };
+        let now = Instant::now();
+        let awaited = if now < quiet_at { senders } else { 0 };
         let mut bytes = first.message.payload.len();
         let mut batch = vec![first];
-        while batch.len() < MESSAGES_MAX
-            && let Ok(Some(another)) = timeout_at(gathered_at, received.recv()).await
-        {
+        while batch.len() < MESSAGES_MAX {
+            let another = if batch.len() < awaited {
+                timeout_at(now + LINGER, received.recv())
+                    .await
+                    .ok()
+                    .flatten()
+            } else {
+                received.try_recv().ok()
+            };
+            let Some(another) = another else {
+                break;
+            };
             bytes = bytes.saturating_add(another.message.payload.len());
             if bytes > BYTES_MAX {
                 next = Some(another);
@@ -96,7 +103,9 @@ async fn run(nats: Nats, mut received: mpsc::Receiver<Waiting>) {
             }
             batch.push(another);
         }
+        let answered = batch.len();
         publish(&nats, batch).await;
+        senders = answered.saturating_add(received.len());
         quiet_at = Instant::now() + LULL;
     }
 }

@@ -464,6 +464,12 @@ fn pack_origin(pack: &Pack) -> u64 {
         } => Some(back_through.unwrap_or(from.sequence.previous())),
         _ => None,
     });
-    // What is applied later in the pack may reach back from further on.
-    froms.map(|through| through.0).min().unwrap_or(0)
+    // What is applied later in the pack may reach back from further on, and what begins later says
+    // no more than that.
+    let ends = std::iter::once(pack.classified.sequence);
+    froms
+        .chain(ends)
+        .map(|through| through.0)
+        .min()
+        .unwrap_or(0)
 }
