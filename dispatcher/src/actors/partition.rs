@@ -166,8 +166,8 @@ impl PartitionActor {
         }
     }
 
-    /// Starts the webhook's actor if it owes something or has a replay at work, and has none. `idle_through`: nothing that
-    /// it owes lies at or below.
+    /// Starts the webhook's actor if it owes something or has a replay at work, and has none.
+    /// `idle_through`: nothing that it owes lies at or below.
     pub(super) fn wake(
         &mut self,
         webhook: &Arc<Webhook>,
